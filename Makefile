@@ -1,0 +1,91 @@
+# tracebridge: everything here works on a fresh machine that has make and Python 3.11 or newer.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help: ## Show this list
+	@echo "usage: make TARGET [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+# The first interpreter that runs, is new enough and can make environments. A command of that name may exist and
+# not run (version managers put placeholders on the PATH), so each one is tried.
+$(INSTALLED): pyproject.toml constraints.txt
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        found=$$python; break; \
+	    fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "make: no Python 3.11 or newer with its venv module was found (tried: $(or $(PYTHON),python3.11 python3.12 python3.13 python3))." >&2; \
+	    echo "      Install one (Debian and Ubuntu: apt-get install python3 python3-venv)," >&2; \
+	    echo "      or name one: make PYTHON=/path/to/python3 ..." >&2; \
+	    exit 1; \
+	fi; \
+	echo "installing tracebridge and its tools into $(VENV), with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	    $(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## Make the environment, with every extra and tool
+
+.PHONY: demo
+demo: $(INSTALLED) ## A whole migration in under a minute (ARGS='--input FILE.jsonl' runs your own chats)
+	@$(BIN)/tracebridge demo $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests (ARGS='-k name' picks some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the tests that `make test` leaves out
+	@$(BIN)/python -m pytest -m 'slow or real_server' $(ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, format and the rules of who may import what
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: types
+types: $(INSTALLED) ## Check the types
+	@$(BIN)/mypy
+
+.PHONY: check
+check: lint types test ## All of lint, types and test
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure what tracing costs the agent's thread
+	@$(BIN)/python benchmarks/caller.py $(ARGS)
+
+# One random value for each variable that the compose file requires; never overwrites what is there.
+langfuse.env: ## Make random secrets for docker-compose.langfuse.yml
+	@umask 077; \
+	for name in $$(grep -o '[$$]{[A-Z_]*:?' docker-compose.langfuse.yml | tr -d '$${:?' | sort -u); do \
+	    case $$name in \
+	        LANGFUSE_PUBLIC_KEY) prefix=pk-lf- ;; \
+	        LANGFUSE_SECRET_KEY) prefix=sk-lf- ;; \
+	        *) prefix= ;; \
+	    esac; \
+	    echo "$$name=$$prefix$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"; \
+	done > $@
+	@echo "$@ written. Start the stack: docker compose --env-file $@ -f docker-compose.langfuse.yml up -d --wait"
+
+.PHONY: clean
+clean: ## Remove the environment, caches and builds
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
