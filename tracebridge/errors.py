@@ -1,0 +1,27 @@
+"""The errors that tracebridge raises. Each message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class TracebridgeError(Exception):
+    """Base of every error that tracebridge raises on purpose."""
+
+
+class ConfigurationError(TracebridgeError):
+    """The configuration cannot be used: names the file, the key's path and the line."""
+
+
+class MissingExtraError(TracebridgeError):
+    """A part was asked for whose optional packages are not installed: names the extra to install."""
+
+
+class StateError(TracebridgeError):
+    """The delivery state cannot be used: it is newer than this tracebridge, not ours, or damaged."""
+
+
+class UnsupportedFileSystemError(TracebridgeError):
+    """The trace folder lies where locks and appends cannot be relied on."""
+
+
+class BackendError(TracebridgeError):
+    """A backend could not be read: names the backend, what was asked and what it answered."""

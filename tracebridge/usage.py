@@ -1,0 +1,131 @@
+"""What an agent's token counts mean, whichever provider's names they came under.
+
+Agents write usage down as their provider gave it, so the same number has many names, and the same name has
+two meanings: OpenAI's `input_tokens` holds the cached tokens, Anthropic's leaves them out. The journal keeps
+the object verbatim; this is the one place that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from tracebridge.event import Json
+
+TokenMeaning = Literal["input", "output", "cache_read", "cache_write", "reasoning", "total"]
+Path = tuple[str, ...]
+
+TOKEN_PATHS: Final[Mapping[Path, TokenMeaning]] = {
+    ("prompt_tokens",): "input",
+    ("input_tokens",): "input",
+    ("prompt",): "input",
+    ("input",): "input",
+    ("completion_tokens",): "output",
+    ("output_tokens",): "output",
+    ("completion",): "output",
+    ("output",): "output",
+    ("prompt_tokens_details", "cached_tokens"): "cache_read",
+    ("input_tokens_details", "cached_tokens"): "cache_read",
+    ("cache_read_input_tokens",): "cache_read",
+    ("cache_creation_input_tokens",): "cache_write",
+    ("completion_tokens_details", "reasoning_tokens"): "reasoning",
+    ("output_tokens_details", "reasoning_tokens"): "reasoning",
+    ("total_tokens",): "total",
+    ("total",): "total",
+}
+"""Where each count may stand in a usage object. Of several places for one meaning the first with a count is
+taken."""
+
+_ENTRIES: Final = tuple(TOKEN_PATHS.items())
+
+# Anthropic's names; what stands beside them as "input" does not hold the cached tokens. Where the input is
+# called "prompt" the object has been through a gateway that has already added them up.
+_CACHE_BESIDE_INPUT: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_INPUT_BESIDE_CACHE: Final = ("input_tokens", "input")
+_INPUT_WITH_CACHE: Final = ("prompt_tokens", "prompt")
+_TOO_LARGE: Final = 2**63
+
+
+class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one LLM call. None means that the agent did not say; it is never written as 0."""
+
+    input: int | None = None
+    """All input tokens, those read from and written to the provider's cache among them."""
+    output: int | None = None
+    """All output tokens, reasoning among them."""
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    total: int | None = None
+    """As the agent gave it, else the sum of input and output where both are known."""
+
+
+def count_tokens(usage: Mapping[str, Json]) -> TokenCounts:
+    """Read a usage object of any shape that `TOKEN_PATHS` knows.
+
+    A value that is no count (negative, a bool, fractional, NaN, text, null, 2**63 or more) is unknown, and so
+    is a sum that would need it.
+    """
+    found: dict[TokenMeaning, int] = {}
+    for path, meaning in paths_in(usage):
+        if meaning not in found:
+            count = as_count(value_at(usage, path))
+            if count is not None:
+                found[meaning] = count
+    whole_input = _input_with_cached(usage, found.get("input"))
+    output = found.get("output")
+    total = found.get("total")
+    if total is None and whole_input is not None and output is not None:
+        total = whole_input + output
+    return TokenCounts(
+        input=whole_input,
+        output=output,
+        cache_read=found.get("cache_read"),
+        cache_write=found.get("cache_write"),
+        reasoning=found.get("reasoning"),
+        total=total,
+    )
+
+
+def paths_in(usage: Mapping[str, Json]) -> list[tuple[Path, TokenMeaning]]:
+    """The entries of `TOKEN_PATHS`, in its order, whose first key a usage object has."""
+    return [entry for entry in _ENTRIES if entry[0][0] in usage]
+
+
+def as_count(value: Json) -> int | None:
+    """`value` if it is a count of tokens, else None. A whole float such as `3.0` is one; text never is."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value < _TOO_LARGE else None
+
+
+def value_at(usage: Mapping[str, Json], path: Path) -> Json:
+    """What stands at `path` in a usage object; None when nothing does."""
+    value: Json = usage.get(path[0])
+    if len(path) == 1:
+        return value
+    for key in path[1:]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _input_with_cached(usage: Mapping[str, Json], given: int | None) -> int | None:
+    if given is None or not _leaves_out_cached(usage):
+        return given
+    whole = given
+    for key in _CACHE_BESIDE_INPUT:
+        if usage.get(key) is None:
+            continue
+        cached = as_count(usage[key])
+        if cached is None:
+            return None
+        whole += cached
+    return whole
+
+
+def _leaves_out_cached(usage: Mapping[str, Json]) -> bool:
+    return any(key in usage for key in _INPUT_BESIDE_CACHE) and not any(
+        as_count(usage.get(key)) is not None for key in _INPUT_WITH_CACHE
+    )
