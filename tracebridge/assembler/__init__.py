@@ -1,0 +1,9 @@
+"""From events to spans and back: `Assembler` and `disassemble`, and the law that binds them.
+
+Law 1: `disassemble(assemble(events)) == events` as JSON values, in file order, for any journal.
+"""
+
+from tracebridge.assembler.assemble import Assembler, Checkpoint, Place
+from tracebridge.assembler.disassemble import disassemble
+
+__all__ = ["Assembler", "Checkpoint", "Place", "disassemble"]
