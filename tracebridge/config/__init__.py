@@ -1,0 +1,21 @@
+"""The configuration: one YAML section, `agent_trace`, read into typed settings."""
+
+from tracebridge.config.effective import show
+from tracebridge.config.loader import DEFAULT_FILE, PATH_VARIABLE, Source, examine, load, locate
+from tracebridge.config.mistake import Mistake
+from tracebridge.config.settings import Delivery, Settings, SinkSettings, TraceScope
+
+__all__ = [
+    "DEFAULT_FILE",
+    "PATH_VARIABLE",
+    "Delivery",
+    "Mistake",
+    "Settings",
+    "SinkSettings",
+    "Source",
+    "TraceScope",
+    "examine",
+    "load",
+    "locate",
+    "show",
+]

@@ -1,0 +1,118 @@
+"""Shows the effective configuration, without what is secret."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, Final
+
+import msgspec
+
+from tracebridge.config.section import SECTION
+from tracebridge.config.settings import Settings, SinkSettings
+from tracebridge.policy import Policy
+from tracebridge.registry import JOURNAL_TYPE
+from tracebridge.secret import MASK, Secret
+
+_CORE_KEYS: Final = (
+    "enabled",
+    "trace_dir",
+    *Policy.__struct_fields__,
+    "environment",
+    "release",
+    "delivery",
+    "shutdown_timeout",
+    "orphan_after",
+    "trace_scope",
+)
+
+# words that no YAML reader takes for anything but text
+_PLAIN_WORD: Final = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[a-z][a-z0-9_.-]*")
+
+
+def show(settings: Settings) -> str:
+    """Return the effective configuration as YAML, with secrets masked.
+
+    Comments tell where each value came from.
+    """
+    capture = msgspec.structs.asdict(settings.capture)
+    core = {key: _plain(capture.get(key, getattr(settings, key, None))) for key in _CORE_KEYS}
+    sinks = {JOURNAL_TYPE: {"enabled": settings.keep_journal}} | {
+        sink.name: _sink(sink) for sink in settings.sinks
+    }
+    lines = [f"# source: {settings.source}", f"{SECTION}:"]
+    lines += _lines(core | {"sinks": sinks}, SECTION, settings.origins)
+    return "\n".join(lines) + "\n"
+
+
+def _sink(sink: SinkSettings) -> dict[str, Any]:
+    shown = {"type": sink.type, "enabled": sink.enabled}
+    own = {} if sink.settings is None else _plain(sink.settings)
+    return shown | own | {"policy": _plain(sink.policy)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return MASK
+    if isinstance(value, msgspec.Struct):
+        config = value.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        fields = msgspec.structs.fields(value)
+        given = {field.encode_name: getattr(value, field.name) for field in fields}
+        return tag | {key: _plain(item) for key, item in given.items() if item is not msgspec.UNSET}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _lines(
+    mapping: Mapping[str, Any],
+    path: str,
+    origins: Mapping[str, str],
+    *,
+    indent: str = "  ",
+    otherwise: str = "default",
+) -> list[str]:
+    lines: list[str] = []
+    for key, value in mapping.items():
+        here = f"{path}.{key}"
+        if isinstance(value, Mapping) and value:
+            origin = origins.get(here)
+            lines.append(f"{indent}{_scalar(key)}:{_comment(origin)}")
+            # what a variable filled as a whole says so once, above its parts
+            below = "" if origin else "as capture" if key == "policy" else otherwise
+            lines += _lines(value, here, origins, indent=indent + "  ", otherwise=below)
+        else:
+            lines.append(f"{indent}{_scalar(key)}: {_scalar(value)}{_comment(origins.get(here, otherwise))}")
+    return lines
+
+
+def _comment(origin: str | None) -> str:
+    return f"  # {origin}" if origin else ""
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return value if _PLAIN_WORD.fullmatch(value) else _quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_scalar(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_scalar(key)}: {_scalar(item)}' for key, item in value.items())}}}"
+    return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    # imported here, as in document.py: an agent that never shows its configuration need not pay for it
+    import yaml
+
+    # `$${` is how a file writes a plain `${`, so that what is shown can be loaded again
+    escaped = text.replace("${", "$${")
+    dumped: str = yaml.safe_dump(escaped, default_style='"', allow_unicode=True, width=float("inf"))
+    return dumped.strip()

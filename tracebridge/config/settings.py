@@ -1,0 +1,73 @@
+"""The settings as the rest of tracebridge uses them: complete, typed, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from tracebridge.policy import Policy
+from tracebridge.sink import SinkType
+
+Delivery = Literal["thread", "external"]
+"""In a background thread of the agent's process, or wherever an operator runs `tracebridge ship`."""
+
+TraceScope = Literal["turn", "session"]
+"""What one trace spans."""
+
+DEFAULT_MAX_CONTENT_LENGTH: Final = 10_000
+"""Characters, as in the original Agent Trace."""
+
+
+class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One sink that the configuration names."""
+
+    name: str
+    type: str
+    enabled: bool
+    policy: Policy
+    """What the sink is sent; never more than what capture keeps."""
+    settings: msgspec.Struct | None
+    """The record that `sink_type.settings` defines; None only if the sink is switched off and incomplete."""
+    sink_type: SinkType | None
+    """What opens the sink; None only in a sink that is switched off and whose type is not installed."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The effective configuration."""
+
+    enabled: bool = True
+    """Whether anything is recorded."""
+    trace_dir: Path
+    """The folder of the journal, absolute."""
+    capture: Policy = Policy(max_content_length=DEFAULT_MAX_CONTENT_LENGTH)
+    """What enters the journal."""
+    environment: str = ""
+    """Default for sessions that name none."""
+    release: str = ""
+    """Default for sessions that name none."""
+    delivery: Delivery = "thread"
+    shutdown_timeout: float = 2.0
+    """The most seconds that the exit of the process waits for delivery."""
+    orphan_after: float = 3600.0
+    """The seconds after which a run without events is over."""
+    trace_scope: TraceScope = "turn"
+    keep_journal: bool = True
+    """`sinks.jsonl.enabled`: whether the journal stays after every sink has what it is owed."""
+    sinks: tuple[SinkSettings, ...] = ()
+    """The sinks that are delivered to, in the order of the file; the kept journal is not one of them."""
+    source: str = "defaults"
+    """The file that was read, `configuration` for a mapping, `defaults` for none."""
+    origins: Mapping[str, str] = {}
+    """By key path, where a value came from; a path that is not here has its default."""
+
+    @property
+    def enabled_sinks(self) -> tuple[SinkSettings, ...]:
+        """The sinks that are switched on."""
+        return tuple(sink for sink in self.sinks if sink.enabled)
+
+    def sink(self, name: str) -> SinkSettings | None:
+        """The sink called `name`, if the configuration has it."""
+        return next((sink for sink in self.sinks if sink.name == name), None)
