@@ -1,0 +1,38 @@
+"""The development backend as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from tracebridge.devserver import admin, jaeger_api, langfuse_api
+from tracebridge.devserver.faulty import FaultyApp, RequestCounts
+from tracebridge.devserver.langfuse_api import Credentials
+from tracebridge.devserver.store import Store
+from tracebridge.testing.faults import Faults
+
+
+def create_app(
+    store: Store,
+    credentials: Credentials,
+    faults: Faults,
+    counts: RequestCounts,
+    started: Callable[[], None],
+) -> ASGIApp:
+    """Wire all routes over one store, behind the fault injector; `started` is called once it serves."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        started()
+        yield
+
+    routes = [
+        *langfuse_api.routes(store, credentials),
+        *jaeger_api.routes(store),
+        *admin.routes(store, faults, counts),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: langfuse_api.not_found})
+    return FaultyApp(app, routes, faults, counts)
