@@ -42,7 +42,7 @@ T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
-_FRACTION = re.compile(r"^([^.]*)\.(\d+)(.*)$")
+_FRACTION = re.compile(r"^([^.,]*)[.,](\d+)(.*)$")
 
 
 class NotAnEventError(ValueError):

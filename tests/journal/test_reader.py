@@ -1,0 +1,93 @@
+"""Reading a journal gives every whole event, and an account of what is broken."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracebridge.journal.reader import JournalLine, read_journal
+
+
+def line(number: int, **data: Any) -> bytes:
+    event = {"timestamp": "2026-02-06T22:10:00.123Z", "event_type": "thinking", "session_id": "s", "turn": number}
+    return json.dumps(event | {"data": data}).encode()
+
+
+def read(content: bytes, offset: int = 0) -> list[JournalLine]:
+    return list(read_journal(io.BytesIO(content), offset))
+
+
+def turns(lines: list[JournalLine]) -> list[int]:
+    return [entry.event.turn for entry in lines if entry.event is not None]
+
+
+@given(st.lists(st.text(max_size=20), max_size=8), st.integers(0, 7))
+def test_reading_from_any_lines_end_gives_the_lines_after_it(texts: list[str], start: int) -> None:
+    content = b"".join(line(number, text=text) + b"\n" for number, text in enumerate(texts))
+    whole = read(content)
+    assert turns(whole) == list(range(len(texts)))
+    if start < len(texts):
+        assert turns(read(content, whole[start].end)) == list(range(start + 1, len(texts)))
+
+
+def test_lines_longer_than_a_read_come_whole() -> None:
+    text = "x" * 1_000_000
+    (entry,) = read(line(1, text=text) + b"\n")
+    assert entry.event is not None
+    assert entry.event.data == {"text": text}
+
+
+def test_blank_lines_are_passed_over() -> None:
+    content = b"\n" + line(1) + b"\n\n  \n" + line(2) + b"\n"
+    assert turns(read(content)) == [1, 2]
+    assert [entry.problem for entry in read(content)] == ["", ""]
+
+
+def test_an_event_that_is_still_being_written_is_left_for_later() -> None:
+    assert turns(read(line(1) + b"\n" + line(2)[:-5])) == [1]
+
+
+def test_a_last_event_without_a_newline_is_read_when_it_is_whole() -> None:
+    content = line(1) + b"\n" + line(2)
+    assert turns(read(content)) == [1, 2]
+    assert read(content)[-1].end == len(content)
+
+
+def test_an_event_written_behind_a_neighbours_half_line_is_not_lost() -> None:
+    (entry,) = read(line(1)[:40] + line(2) + b"\n")
+    assert entry.event is not None
+    assert entry.event.turn == 2
+    assert "40 bytes" in entry.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"timestamp": "2026', "not JSON"),
+        (b"[1, 2]", "expected an object"),
+        (b'{"timestamp": "2026-02-06T22:10:00Z"}', "event_type: is missing"),
+        (b'{"timestamp": "yesterday", "event_type": "x", "session_id": "s"}', "ISO 8601"),
+        (b'{"timestamp": 5, "event_type": "x", "session_id": "s"}', "timestamp: expected str"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_a_broken_line_between_two_events_is_told_with_its_place_and_costs_neither(text: bytes, said: str) -> None:
+    content = line(1) + b"\n" + text + b"\n" + line(2) + b"\n"
+    before, broken, after = read(content)
+    assert (before.problem, after.problem) == ("", "")
+    assert broken.event is None
+    assert said in broken.problem
+    assert broken.offset == len(line(1)) + 1
+
+
+def test_what_old_writers_emit_and_json_does_not_allow_is_read() -> None:
+    content = line(1).replace(b'"data": {}', b'"data": {"a": NaN, "b": "\\ud800", "c": 1e999}') + b"\n"
+    (entry,) = read(content)
+    assert entry.problem == ""
+    assert entry.event is not None
+    assert set(entry.event.data) == {"a", "b", "c"}

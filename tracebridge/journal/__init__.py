@@ -1,0 +1,1 @@
+"""The journal: append-only JSONL files, one folder per session."""

@@ -1,0 +1,83 @@
+"""Reading a session's journal: whole events, each with the bytes it stands in, and an account of what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import msgspec
+
+from tracebridge import jsonvalue
+from tracebridge.event import Event, NotAnEventError, event_from_json
+
+_CHUNK: Final = 1 << 18
+_EVENT_BEGINS: Final = b'{"timestamp":'
+
+
+class JournalLine(msgspec.Struct, frozen=True):
+    """One line of a journal."""
+
+    offset: int
+    """Byte offset of the line."""
+    end: int
+    """Byte offset just after the line and its newline."""
+    event: Event | None
+    """None when nothing of the line is an event."""
+    problem: str = ""
+    """What is wrong with the line, if anything: a broken line may still end in a whole event."""
+
+
+def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
+    """Yield the lines of `file` from `offset` on, which must be the start of a line; blank lines are left out.
+
+    What follows the last newline is yielded only if it is a whole event: it may still be being written.
+    Memory is bounded by the longest line.
+    """
+    for start, end, text in _lines(file, offset):
+        stripped = text.strip()
+        if not stripped:
+            continue
+        if text.endswith(b"\n"):
+            yield _parsed(start, end, stripped)
+            continue
+        unfinished = _parsed(start, end, stripped)
+        if not unfinished.problem:
+            yield unfinished
+
+
+def _lines(file: BinaryIO, offset: int) -> Iterator[tuple[int, int, bytes]]:
+    file.seek(offset)
+    pieces: list[bytes] = []
+    while chunk := file.read(_CHUNK):
+        begin = 0
+        while (newline := chunk.find(b"\n", begin)) >= 0:
+            pieces.append(chunk[begin : newline + 1])
+            text = b"".join(pieces)
+            yield offset, offset + len(text), text
+            offset += len(text)
+            pieces.clear()
+            begin = newline + 1
+        if begin < len(chunk):
+            pieces.append(chunk[begin:])
+    if pieces:
+        text = b"".join(pieces)
+        yield offset, offset + len(text), text
+
+
+def _parsed(start: int, end: int, text: bytes) -> JournalLine:
+    try:
+        return JournalLine(start, end, event_from_json(jsonvalue.decode(text)))
+    except NotAnEventError as error:
+        return JournalLine(start, end, None, f"not an event: {error}")
+    except ValueError as error:
+        broken = f"not JSON: {error}"
+    # a neighbour's half line may stand before a whole event that was written after it
+    begin = text.rfind(_EVENT_BEGINS)
+    while begin > 0:
+        try:
+            event = event_from_json(jsonvalue.decode(text[begin:]))
+        except ValueError:
+            begin = text.rfind(_EVENT_BEGINS, 0, begin)
+        else:
+            return JournalLine(start, end, event, f"{begin} bytes of an unfinished event before a whole one")
+    return JournalLine(start, end, None, broken)

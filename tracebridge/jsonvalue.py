@@ -1,0 +1,234 @@
+r"""JSON values: any Python value to JSON bytes, and any journal line back to values.
+
+`encode` never raises. What JSON has no form for is written in one that is fixed here:
+
+| value | form |
+| --- | --- |
+| NaN, Infinity | `null` |
+| bytes, bytearray, memoryview | base64 text |
+| datetime, date, time, timedelta | ISO 8601 text |
+| Decimal, UUID, path | text |
+| Enum | its value |
+| set, frozenset, tuple, namedtuple, deque | array |
+| dataclass, attrs object, msgspec Struct | object of its fields |
+| `Mapping`, object with `model_dump` (pydantic) | object |
+| object with `tolist` (numpy) | what it gives |
+| exception | `{"type": ..., "message": ...}` |
+| key of an object that is no text | its text; `null`, `true`, `false` for None, True, False |
+| lone surrogate in a text | `\ud800`, six characters, as `errors="backslashreplace"` writes it |
+| integer of more than 4,300 digits | hexadecimal text, `0x...` |
+| object that contains itself | `<cycle: dict>` where it would begin again |
+| container deeper than `MAX_DEPTH` | `<too deep: dict>` |
+| iterator, generator, class, function, anything else | its `repr`; iterators are not consumed |
+| object whose conversion raises | `<Name: ValueError when it was recorded>` |
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from os import PathLike, fspath
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from tracebridge.event import Json
+
+MAX_DEPTH: Final = 128
+"""The most containers inside one another that a value, or the `data` of a journal line, may have."""
+
+_LINE_DEPTH: Final = MAX_DEPTH + 1
+_SHORTEST_DEEP_LINE: Final = 2 * _LINE_DEPTH
+_MANY_DIGITS: Final = 10**4300
+_ARRAYS: Final = (list, tuple, set, frozenset, deque)
+_TEXTS_OF_MSGSPEC: Final = (datetime, date, time, timedelta, Decimal, UUID, bytes, bytearray, memoryview)
+
+
+def encode(value: object) -> bytes:
+    """Return `value` as JSON. It is read now: a later change of it changes nothing."""
+    try:
+        return ENCODER.encode(value)
+    except Exception:
+        # msgspec refuses as a whole what holds one value that it cannot write
+        return ENCODER.encode(plain(value))
+
+
+def plain(value: object) -> Json:
+    """Return `value` as JSON values only, in the forms of the table above; it never raises."""
+    return _convert(value, set(), 0)
+
+
+def decode(line: bytes) -> Json:
+    """Read one JSON text.
+
+    What msgspec refuses is tried with the standard library: older writers emit NaN, Infinity and 1e400, read
+    as None, and lone surrogates, read in the form that `encode` gives them. Containers that are too deep are
+    cut as by `encode`.
+
+    Raises:
+        ValueError: neither decoder can read `line`.
+    """
+    try:
+        value = msgspec.json.decode(line)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        import json  # here, because few journals need it
+
+        try:
+            value = _convert(json.loads(line), set(), -1)
+        except RecursionError:
+            raise ValueError("nested too deep to be read") from None
+    if len(line) > _SHORTEST_DEEP_LINE and _is_too_deep(value):
+        return _convert(value, set(), -1)
+    return value
+
+
+def may_hold_longer(line: bytes, limit: int) -> bool:
+    """Whether a string of more than `limit` characters may stand in a JSON text; False is certain.
+
+    It looks at the bytes only, which costs far less than a walk through the values.
+    """
+    if len(line) <= limit:
+        return False
+    if b"\\" in line:
+        # an escaped quote ends no string; two bytes become one, and so does the character that they stand for
+        line = line.replace(b"\\\\", b"_").replace(b'\\"', b"_")
+    return max(map(len, line.split(b'"'))) > limit
+
+
+def text(value: object) -> str:
+    """Return `value` as a text that UTF-8 can hold; it never raises."""
+    try:
+        return _utf8(str.__str__(value) if isinstance(value, str) else str(value))
+    except Exception as error:
+        return _unshowable(value, error)
+
+
+def _convert(value: Any, inside: set[int], depth: int) -> Json:
+    # `inside` holds the objects that this one is part of; `depth` counts the containers among them
+    kind = type(value)
+    if kind is str:
+        return _utf8(value)
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        return value if -_MANY_DIGITS < value < _MANY_DIGITS else hex(value)
+    if kind is float:
+        return value if value - value == 0 else None
+    try:
+        if id(value) in inside:
+            return f"<cycle: {kind.__name__}>"
+        inside.add(id(value))
+        try:
+            if isinstance(value, dict):
+                if depth >= MAX_DEPTH:
+                    return f"<too deep: {kind.__name__}>"
+                # copied first: another thread may be changing it
+                return {_key(key): _convert(entry, inside, depth + 1) for key, entry in list(value.items())}
+            if isinstance(value, _ARRAYS):
+                if depth >= MAX_DEPTH:
+                    return f"<too deep: {kind.__name__}>"
+                return [_convert(entry, inside, depth + 1) for entry in list(value)]
+            return _convert(_simpler(value), inside, depth)
+        finally:
+            inside.discard(id(value))
+    except Exception as error:
+        return _unshowable(value, error)
+
+
+def _simpler(value: Any) -> Any:
+    """Return something nearer to JSON than `value`, which is neither a container nor a plain value."""
+    if isinstance(value, type):
+        return repr(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, _TEXTS_OF_MSGSPEC):
+        return msgspec.to_builtins(value)
+    if isinstance(value, _ARRAYS):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value.items())
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, BaseException):
+        return {"type": type(value).__qualname__, "message": text(value)}
+    fields = _field_names(value)
+    if fields is not None:
+        return {name: getattr(value, name) for name in fields if hasattr(value, name)}
+    for method in ("model_dump", "tolist"):
+        simpler = getattr(value, method, None)
+        if simpler is not None:
+            found = simpler()
+            # an object that answers to every name, such as a mock, gives something of its own kind
+            if type(found) in (dict, list, int, float, bool, str):
+                return found
+    return repr(value)
+
+
+def _field_names(value: Any) -> list[str] | None:
+    if isinstance(value, msgspec.Struct):
+        return list(value.__struct_fields__)
+    kind = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        return list(kind.__dataclass_fields__)
+    if hasattr(kind, "__attrs_attrs__"):
+        return [attribute.name for attribute in kind.__attrs_attrs__]
+    return None
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return text(key.value if isinstance(key, Enum) else key)
+    if key is None or key is True or key is False:
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, (Enum, *_TEXTS_OF_MSGSPEC)):
+        return text(_simpler(key))
+    return text(key)
+
+
+def _is_too_deep(value: Json) -> bool:
+    level = [value] if type(value) is dict or type(value) is list else []
+    for _ in range(_LINE_DEPTH):
+        level = [
+            entry
+            for container in level
+            for entry in (container.values() if type(container) is dict else container)
+            if type(entry) is dict or type(entry) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _utf8(value: str) -> str:
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def _unshowable(value: object, error: Exception) -> str:
+    return f"<{type(value).__name__}: {type(error).__name__} when it was recorded>"
+
+
+def _hook(value: Any) -> Any:
+    if value is None or value is True or value is False:
+        return _key(value)  # msgspec asks for these only where they are keys
+    try:
+        return _simpler(value)
+    except RecursionError:
+        raise
+    except Exception as error:
+        return _unshowable(value, error)
+
+
+ENCODER: Final = msgspec.json.Encoder(enc_hook=_hook)
+"""Writes the forms of the table, but raises at lone surrogates, cycles and what is too deep for it."""

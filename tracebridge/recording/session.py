@@ -1,0 +1,462 @@
+"""`Session`: what `trace_session` gives, one run of a session as the agent's code sees it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tracebridge import jsonvalue
+from tracebridge.event import (
+    LLM_REQUEST,
+    LLM_RESPONSE,
+    SESSION_END,
+    SESSION_START,
+    THINKING,
+    TOOL_CALL,
+    TOOL_RESULT,
+)
+from tracebridge.recording.call import LlmCall, ToolCall, llm_response, milliseconds, tool_result
+from tracebridge.recording.failure import failure_of
+from tracebridge.recording.pairing import OpenCall
+from tracebridge.recording.place import INNERMOST, Place
+from tracebridge.recording.run import Run
+
+if TYPE_CHECKING:
+    from tracebridge.recording.tracer import Tracer
+
+
+class Session:
+    """One run of a session: what happens in one `with trace_session(...)` block.
+
+    No method raises because of tracing. In a session that is not recorded, because tracing is switched off or
+    sampling leaves the session out, every method does nothing.
+
+    What is recorded belongs to the innermost block (turn, tool call, LLM call) of this session in the current
+    context: the same thread or asyncio task, or one that was started with a copy of its context, as asyncio
+        does.
+    Where the context tells no turn, as in a thread that was started without, it belongs to the turn that was
+    opened last and is still open.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        session_id: Any,
+        metadata: Any,
+        attributes: Mapping[str, Any],
+        *,
+        is_recorded: bool = True,
+    ) -> None:
+        self._tracer = tracer
+        self.session_id = jsonvalue.text(session_id) if _is_given(session_id) else tracer.ids.session_id()
+        self.metadata = _object(metadata)
+        """May be changed while the session lasts; a change is recorded at its end."""
+        self.outcome: Any = None
+        """What came of the session; recorded at its end."""
+        self._attributes = attributes
+        self.run: Run | None = None
+        """What writes the events; None in a session that is not recorded."""
+        if is_recorded:
+            self._open_run()
+
+    def _open_run(self) -> None:
+        run = self._tracer.open_run(self.session_id)
+        if run is not None:
+            try:
+                self._reset(run)
+            except Exception as error:
+                self.report(error)
+                run = None
+        self.run = run
+
+    def _reset(self, run: Run) -> None:
+        self._place = Place(
+            run,
+            0,
+            self._tracer.clock(),
+            run.new_trace_id(),
+            run.new_span_id(),
+            None,
+        )
+        self._turn_numbers = itertools.count(1)
+        self._open_turns: list[Place] = []
+        self._started_ns = run.monotonic_ns()
+        self._metadata_at_start = b""
+        self._is_over = False
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run; empty in a session that is not recorded."""
+        return "" if self.run is None else self.run.run_id
+
+    def log_llm_request(self, model: Any = None, messages: Any = None, tools: Any = None, **extra: Any) -> None:
+        """Record that a model is asked.
+
+        Args:
+            model: its name.
+            messages: what it is sent.
+            tools: the definitions of the tools that it is offered.
+            **extra: more entries, e.g. `model_parameters`, `provider`, `prompt=(name, version)`.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            place = INNERMOST.get()
+            if place is None or place.run is not run or not place.turn:
+                place = self.here(run)
+            now_ns = run.monotonic_ns()
+            span_id = run.new_span_id()
+            data = {"model": model}
+            if messages is not None:
+                data["messages"] = messages
+            if tools is not None:
+                data["tools"] = tools
+            if extra:
+                if "prompt" in extra:
+                    extra["prompt"] = _prompt_reference(extra["prompt"])
+                data.update(extra)
+            run.calls.add(
+                OpenCall("llm", model if type(model) is str else _comparable(model), None, place, span_id, now_ns)
+            )
+            run.record(LLM_REQUEST, data, place, span_id, place.span_id, now_ns)
+        except Exception as error:
+            self.report(error)
+
+    def log_llm_response(
+        self,
+        model: Any = None,
+        content: Any = None,
+        tokens: Any = None,
+        duration_ms: Any = None,
+        thinking: Any = None,
+        tool_calls: Any = None,
+        cost: Any = None,
+        **extra: Any,
+    ) -> None:
+        """Record what a model answered; `OpenCalls` tells to which request that was logged before.
+
+        Args:
+            model: the model that answered; by default, the one that was asked.
+            content: the text, or the content blocks, of the answer.
+            tokens: the usage as the provider gave it.
+            duration_ms: how long the call took; by default, the time since the request was logged.
+            thinking: the reasoning that came with the answer.
+            tool_calls: the calls that the model asks for.
+            cost: in US dollars; a number, or an object of numbers.
+            **extra: more entries, e.g. `finish_reason`, `response_id`, `time_to_first_token_ms`, `error`.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            place = INNERMOST.get()
+            if place is None or place.run is not run or not place.turn:
+                place = self.here(run)
+            now_ns = run.monotonic_ns()
+            took_ms: float | None = None
+            call = run.calls.take("llm", model if type(model) is str else _comparable(model), None, place)
+            if call is None:
+                span_id = run.new_span_id()
+            else:
+                span_id = call.span_id
+                place = call.place
+                took_ms = (now_ns - call.started_ns) / 1e6
+                if model is None:
+                    model = call.name
+            data = llm_response(model, content, tokens, thinking, tool_calls, cost, extra)
+            if duration_ms is not None:
+                took_ms = milliseconds(duration_ms, data, took_ms)
+            run.record(LLM_RESPONSE, data, place, span_id, place.span_id, now_ns, took_ms)
+        except Exception as error:
+            self.report(error)
+
+    def log_tool_call(self, tool_name: Any, args: Any = None, call_id: Any = None, **extra: Any) -> None:
+        """Record that a tool is called.
+
+        Args:
+            tool_name: its name.
+            args: what it is called with.
+            call_id: the model's id for the call; it pairs the result surely where one tool is called in
+                parallel.
+            **extra: more entries.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            place = INNERMOST.get()
+            if place is None or place.run is not run or not place.turn:
+                place = self.here(run)
+            now_ns = run.monotonic_ns()
+            span_id = run.new_span_id()
+            data = {"tool_name": tool_name, "args": args}
+            if call_id is not None:
+                data["call_id"] = call_id
+            if extra:
+                data.update(extra)
+            run.calls.add(OpenCall("tool", _comparable(tool_name), _comparable(call_id), place, span_id, now_ns))
+            run.record(TOOL_CALL, data, place, span_id, place.span_id, now_ns)
+        except Exception as error:
+            self.report(error)
+
+    def log_tool_result(
+        self,
+        tool_name: Any,
+        success: bool | None = None,
+        result: Any = None,
+        error: Any = None,
+        duration_ms: Any = None,
+        call_id: Any = None,
+        **extra: Any,
+    ) -> None:
+        """Record what a tool gave; `OpenCalls` tells for which call that was logged before.
+
+        Args:
+            tool_name: its name.
+            success: whether it did its work; by default, whether there is no error.
+            result: what it returned.
+            error: what went wrong: a text or an exception.
+            duration_ms: how long it took; by default, the time since the call was logged.
+            call_id: the model's id for the call.
+            **extra: more entries.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            place = INNERMOST.get()
+            if place is None or place.run is not run or not place.turn:
+                place = self.here(run)
+            now_ns = run.monotonic_ns()
+            took_ms: float | None = None
+            call = run.calls.take("tool", _comparable(tool_name), _comparable(call_id), place)
+            if call is None:
+                span_id = run.new_span_id()
+            else:
+                span_id = call.span_id
+                place = call.place
+                took_ms = (now_ns - call.started_ns) / 1e6
+            data = tool_result(tool_name, success, result, error, call_id, extra)
+            if duration_ms is not None:
+                took_ms = milliseconds(duration_ms, data, took_ms)
+            run.record(TOOL_RESULT, data, place, span_id, place.span_id, now_ns, took_ms)
+        except Exception as trouble:
+            self.report(trouble)
+
+    def log_thinking(self, content: Any, stage: Any = None, tokens: Any = None, **extra: Any) -> None:
+        """Record a step of reasoning.
+
+        Args:
+            content: the reasoning.
+            stage: what it is for, e.g. `planning`.
+            tokens: how many tokens it took.
+            **extra: more entries.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            place = self.here(run)
+            data = {"content": content}
+            if stage is not None:
+                data["stage"] = stage
+            if tokens is not None:
+                data["tokens"] = tokens
+            run.record(THINKING, data | extra, place, run.new_span_id(), place.span_id, run.monotonic_ns())
+        except Exception as error:
+            self.report(error)
+
+    def llm_call(
+        self,
+        model: Any = None,
+        messages: Any = None,
+        *,
+        model_parameters: Any = None,
+        tools: Any = None,
+        prompt: Any = None,
+        provider: Any = None,
+        **extra: Any,
+    ) -> LlmCall:
+        """Return a block that records one call of a model.
+
+        Args:
+            model: its name.
+            messages: what it is sent.
+            model_parameters: temperature and the like.
+            tools: the definitions of the tools that it is offered.
+            prompt: name and version of the managed prompt that the messages were made from.
+            provider: who runs the model, e.g. `openai`.
+            **extra: more entries of the request.
+        """
+        request = {"model": model}
+        if messages is not None:
+            request["messages"] = messages
+        if tools is not None:
+            request["tools"] = tools
+        if model_parameters is not None:
+            request["model_parameters"] = model_parameters
+        if prompt is not None:
+            request["prompt"] = _prompt_reference(prompt)
+        if provider is not None:
+            request["provider"] = provider
+        if extra:
+            request.update(extra)
+        return LlmCall(self, request)
+
+    def tool_call(self, name: Any, args: Any = None, call_id: Any = None, **extra: Any) -> ToolCall:
+        """Return a block that records one call of a tool.
+
+        Args:
+            name: the tool's name.
+            args: what it is called with.
+            call_id: the model's id for the call.
+            **extra: more entries of the call.
+        """
+        request = {"tool_name": name, "args": args}
+        if call_id is not None:
+            request["call_id"] = call_id
+        if extra:
+            request.update(extra)
+        return ToolCall(self, request)
+
+    def __enter__(self) -> Session:
+        try:
+            self._begin()
+        except Exception as error:
+            self.report(error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.run is None:
+            return
+        try:
+            self._end(self.run, exception)
+        except Exception as error:
+            self.report(error)
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, exception, trace)
+
+    def here(self, run: Run) -> Place:
+        """Return the place that what happens now belongs to."""
+        place = INNERMOST.get()
+        while place is not None and place.run is not run:
+            place = place.enclosing
+        if place is not None and place.turn:
+            return place
+        if self._open_turns:
+            return self._open_turns[-1]
+        return place or self._place
+
+    def open_turn(self, run: Run) -> Place:
+        """Return the place of a new turn, and count it."""
+        trace_id, parent_id = self._around_turn(run) or (run.new_trace_id(), None)
+        place = Place(
+            run,
+            next(self._turn_numbers),
+            self._tracer.clock(),
+            trace_id,
+            run.new_span_id(),
+            parent_id,
+        )
+        self._open_turns.append(place)
+        run.calls.forget_before(run.monotonic_ns() - self._tracer.orphan_after_ns)
+        return place
+
+    def close_turn(self, place: Place) -> None:
+        """Take a turn out of the open ones."""
+        if place in self._open_turns:
+            self._open_turns.remove(place)
+
+    def report(self, error: Exception) -> None:
+        """Count an error of tracebridge itself, which must not reach the agent."""
+        self._tracer.report(error)
+
+    def _around_turn(self, run: Run) -> tuple[str, str] | None:
+        """Return trace id and span id of what a new turn is a part of; None if it begins a trace."""
+        place = INNERMOST.get()
+        # a task may outlive the turn that it was started in; then it is no part of that
+        while place is not None and not (place.run is run and place.turn and place.is_open):
+            place = place.enclosing
+        if place is not None:
+            tool = run.calls.only_tool_here()
+            if tool is not None and tool.place is place:
+                return tool.place.trace_id, tool.span_id
+            return place.trace_id, place.span_id
+        if self._tracer.one_trace_per_session:
+            return self._place.trace_id, self._place.span_id
+        return None
+
+    def _begin(self) -> None:
+        if self.run is not None and self._is_over:
+            # the same handle entered again is another run
+            self._open_run()
+        run = self.run
+        if run is None:
+            return
+        self._place.enter()
+        self._started_ns = now_ns = run.monotonic_ns()
+        data = {
+            "metadata": self.metadata,
+            **self._attributes,
+            "orphan_after_s": self._tracer.settings.orphan_after,
+        }
+        self._metadata_at_start = jsonvalue.encode(self.metadata)
+        run.record(SESSION_START, data, self._place, self._place.span_id, None, now_ns)
+        self._write_metadata(run, {**self._attributes})
+
+    def _end(self, run: Run, exception: BaseException | None) -> None:
+        self._place.leave()
+        self._is_over = True
+        error = failure_of(exception)
+        if error is not None:
+            self.outcome = "error"
+        data = {"outcome": self.outcome, "total_turns": next(self._turn_numbers) - 1}
+        if error is not None:
+            data["error"] = error
+        if jsonvalue.encode(self.metadata) != self._metadata_at_start:
+            data["metadata"] = self.metadata
+        now_ns = run.monotonic_ns()
+        took_ms = (now_ns - self._started_ns) / 1e6
+        run.record(SESSION_END, data, self._place, self._place.span_id, None, now_ns, took_ms)
+        self._write_metadata(run, {**self._attributes, "outcome": self.outcome})
+        run.close_file()
+
+    def _write_metadata(self, run: Run, known: dict[str, Any]) -> None:
+        run.write_metadata(self._place.clock.timestamp(self._started_ns), self.metadata, known)
+
+
+def _is_given(session_id: Any) -> bool:
+    return session_id is not None and not (type(session_id) is str and session_id == "")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        try:
+            return dict(value)
+        except Exception:
+            return {"metadata": value}
+    return {"metadata": value}
+
+
+def _prompt_reference(prompt: Any) -> Any:
+    if isinstance(prompt, (tuple, list)) and len(prompt) == 2:
+        return {"name": prompt[0], "version": prompt[1]}
+    return prompt
+
+
+def _comparable(value: Any) -> Any:
+    # what the agent hands over may be of a type whose comparison does anything
+    return value if value is None or type(value) is str else jsonvalue.text(value)

@@ -1,0 +1,94 @@
+"""`Turn`: what `trace_turn` gives, from the user's input to the agent's output."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tracebridge.event import TURN_END, TURN_START
+from tracebridge.recording.failure import failure_of
+from tracebridge.recording.place import Place
+from tracebridge.recording.run import Run
+
+if TYPE_CHECKING:
+    from tracebridge.recording.session import Session
+
+
+class Turn:
+    """One turn of a session.
+
+    A turn that is opened inside a tool call is a sub-agent that works for that call, one that is opened
+    inside another turn is a part of it: both belong to its trace, and have turn numbers of their own. Every
+    other turn begins a trace, unless `trace_scope` says that a session is one.
+    """
+
+    __slots__ = ("_place", "_started_ns", "extra", "output", "session", "user_input")
+
+    def __init__(self, session: Session, user_input: Any, extra: dict[str, Any]) -> None:
+        self.session = session
+        self.user_input = user_input
+        self.extra = extra
+        self.output: Any = None
+        """What the agent answered; recorded at the end of the turn."""
+        self._place: Place | None = None
+        self._started_ns = 0
+
+    @property
+    def number(self) -> int:
+        """The turn's number in its run, from 1; 0 before it has begun, or when it is not recorded."""
+        return 0 if self._place is None else self._place.turn
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that the turn belongs to, 32 hex digits; empty as long as `number` is 0."""
+        return "" if self._place is None else self._place.trace_id
+
+    @property
+    def span_id(self) -> str:
+        """The turn's span, 16 hex digits; empty as long as `number` is 0."""
+        return "" if self._place is None else self._place.span_id
+
+    def __enter__(self) -> Turn:
+        run = self.session.run
+        if run is not None:
+            try:
+                self._begin(run)
+            except Exception as error:
+                self.session.report(error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        place = self._place
+        if place is not None:
+            try:
+                self._end(place, exception)
+            except Exception as error:
+                self.session.report(error)
+
+    async def __aenter__(self) -> Turn:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, exception, trace)
+
+    def _begin(self, run: Run) -> None:
+        self._place = place = self.session.open_turn(run)
+        self._started_ns = now_ns = run.monotonic_ns()
+        place.enter()
+        data = {"user_input": self.user_input, **self.extra}
+        run.record(TURN_START, data, place, place.span_id, place.parent_id, now_ns)
+
+    def _end(self, place: Place, exception: BaseException | None) -> None:
+        place.leave()
+        self.session.close_turn(place)
+        now_ns = place.run.monotonic_ns()
+        data = {"output": self.output}
+        error = failure_of(exception)
+        if error is not None:
+            data["error"] = error
+        took_ms = (now_ns - self._started_ns) / 1e6
+        place.run.record(TURN_END, data, place, place.span_id, place.parent_id, now_ns, took_ms)
