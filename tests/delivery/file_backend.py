@@ -1,0 +1,127 @@
+"""A small real backend for delivery's tests: a sink and reader over one file of JSON lines, with scripted answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from tracebridge.config import Settings, SinkSettings
+from tracebridge.policy import Policy
+from tracebridge.sink import Capabilities, Outcome, Query, Receipt
+from tracebridge.span import Span
+
+
+class FileSettings(msgspec.Struct, frozen=True):
+    path: Path
+
+
+class Answers:
+    """What the backend answers: each answer once, in order, then it accepts."""
+
+    def __init__(self) -> None:
+        self.scripted: list[Receipt | Exception] = []
+        self.stores_anyway: list[bool] = []
+        self.requests: list[list[str]] = []
+        self.poison: set[str] = set()
+        self.guard = threading.Lock()
+
+
+class FileBackend:
+    """The sink type. Each request is one append of its spans to the file; a span sent twice is there twice."""
+
+    settings = FileSettings
+    environment: Mapping[str, Sequence[str]] = {}
+    extra = ""
+
+    def __init__(
+        self, *, readable: bool = True, max_request_spans: int = 1000, max_request_bytes: int = 1 << 20
+    ) -> None:
+        self.answers = Answers()
+        self._capabilities = Capabilities(
+            mapping_version=1,
+            max_request_bytes=max_request_bytes,
+            max_request_spans=max_request_spans,
+            readable=readable,
+        )
+
+    def capabilities(self, settings: msgspec.Struct) -> Capabilities:
+        return self._capabilities
+
+    def endpoint(self, settings: msgspec.Struct) -> str:
+        assert isinstance(settings, FileSettings)
+        return str(settings.path)
+
+    def open_sink(self, settings: msgspec.Struct) -> FileSink:
+        assert isinstance(settings, FileSettings)
+        return FileSink(settings.path, self.answers)
+
+    def open_reader(self, settings: msgspec.Struct) -> FileReader:
+        assert isinstance(settings, FileSettings)
+        return FileReader(settings.path)
+
+
+class FileSink:
+    def __init__(self, path: Path, answers: Answers) -> None:
+        self._path = path
+        self._answers = answers
+
+    def encode(self, span: Span) -> bytes:
+        return msgspec.json.encode(span)
+
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        return b"\n".join(parts) + b"\n"
+
+    def deliver(self, request: bytes) -> Receipt:
+        with self._answers.guard:
+            spans = [msgspec.json.decode(line, type=Span) for line in request.splitlines()]
+            self._answers.requests.append([span.span_id for span in spans])
+            if any(span.name in self._answers.poison for span in spans):
+                return Receipt(outcome=Outcome.REJECTED, message="poison")
+            answer = self._answers.scripted.pop(0) if self._answers.scripted else Receipt(outcome=Outcome.ACCEPTED)
+            stores = self._answers.stores_anyway.pop(0) if self._answers.stores_anyway else False
+            if stores or (isinstance(answer, Receipt) and answer.outcome is Outcome.ACCEPTED):
+                with self._path.open("ab") as file:
+                    file.write(request)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    def close(self) -> None:
+        return
+
+
+class FileReader:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, query: Query) -> Iterator[Span]:
+        if not self._path.exists():
+            return
+        for line in self._path.read_bytes().splitlines():
+            span = msgspec.json.decode(line, type=Span)
+            if query.session_id in (None, span.session_id) and (
+                (query.start_ns or 0) <= span.start_ns < (query.end_ns or 2**63)
+            ):
+                yield span
+
+    def close(self) -> None:
+        return
+
+
+def stored(path: Path) -> list[Span]:
+    return list(FileReader(path).read(Query(start_ns=0)))
+
+
+def settings_for(trace_dir: Path, backend: FileBackend, path: Path, policy: Policy | None = None) -> Settings:
+    sink = SinkSettings(
+        name="file",
+        type="file",
+        enabled=True,
+        policy=policy or Policy(),
+        settings=FileSettings(path),
+        sink_type=backend,
+    )
+    return Settings(trace_dir=trace_dir, sinks=(sink,))

@@ -1,0 +1,61 @@
+"""What a sink still has to get is told from the state and the files, by anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.test_shipper import write_session
+from tracebridge.delivery.backlog import Backlog
+from tracebridge.delivery.state import Advance, Batch, SpanRef, State
+from tracebridge.journal import layout
+from tracebridge.policy import Policy
+from tracebridge.session_stream import Cursor
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State(layout.state_file(tmp_path))
+    state.folder(tmp_path)
+    state.target("sink", "somewhere")
+    yield state
+    state.close()
+
+
+def test_what_was_not_read_is_counted_in_events_and_bytes(tmp_path: Path, state: State) -> None:
+    path = write_session(tmp_path, "s", turns=2)
+    backlog = Backlog(state, 1, Policy())
+    assert (backlog.pending_events(), backlog.unread_bytes()) == (10, path.stat().st_size)
+    assert not backlog.is_empty()
+
+
+def test_what_was_read_is_not_counted(tmp_path: Path, state: State) -> None:
+    path = write_session(tmp_path, "s", turns=2)
+    first = len(path.read_bytes().splitlines(keepends=True)[0])
+    state.write_down(1, [], [Advance(folder=1, session_id="session-s", cursor=Cursor(offset=first))], [])
+    assert Backlog(state, 1, Policy()).pending_events() == 9
+    whole = Advance(folder=1, session_id="session-s", cursor=Cursor(offset=path.stat().st_size))
+    state.write_down(1, [], [whole], [])
+    assert Backlog(state, 1, Policy()).is_empty()
+
+
+def test_what_is_in_flight_is_pending_though_it_was_read(state: State) -> None:
+    ref = SpanRef("1" * 32, "1" * 16, "s", 0, 2)
+    state.write_down(1, [Batch(parts=(b"x",), refs=(ref,))], [], [])
+    assert Backlog(state, 1, Policy()).pending_events() == 2
+
+
+def test_what_the_sinks_sampling_leaves_out_is_not_owed(tmp_path: Path, state: State) -> None:
+    write_session(tmp_path, "s")
+    assert Backlog(state, 1, Policy(sample_rate=0.0)).is_empty()
+
+
+def test_what_another_target_has_got_is_still_owed_to_this_one(tmp_path: Path, state: State) -> None:
+    path = write_session(tmp_path, "s")
+    other = state.target("sink", "elsewhere")
+    whole = Advance(folder=1, session_id="session-s", cursor=Cursor(offset=path.stat().st_size))
+    state.write_down(other, [], [whole], [])
+    assert Backlog(state, other, Policy()).is_empty()
+    assert not Backlog(state, 1, Policy()).is_empty()

@@ -1,0 +1,202 @@
+"""One sink gets everything that the journal holds, whatever its backend answers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.file_backend import FileBackend, stored
+from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
+from tracebridge.journal import layout
+from tracebridge.policy import Policy
+from tracebridge.sink import Outcome, Receipt
+
+RETRY = Receipt(outcome=Outcome.RETRY, message="503", retry_after_s=0.0)
+UNKNOWN = Receipt(outcome=Outcome.UNKNOWN, message="timed out")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path, FileBackend())
+
+
+def expected_names(*sessions: str, turns: int = 3) -> list[str]:
+    kinds = ["session", *["turn"] * turns, *["tool"] * turns]
+    return sorted(f"{session}/{kind}" for session in sessions for kind in kinds)
+
+
+def test_every_span_arrives_once_and_a_second_run_sends_nothing(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a", "b")
+    requests = len(rig.backend.answers.requests)
+    rig.ship()
+    assert len(rig.backend.answers.requests) == requests
+    assert rig.counters() == {"confirmed_spans": 14, "confirmed_events": 28, "confirmed_requests": 1}
+
+
+def test_a_batch_holds_no_more_spans_and_bytes_than_the_backend_takes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(max_request_spans=4, max_request_bytes=1500))
+    write_session(rig.trace_dir, "a", turns=20)
+    rig.ship()
+    assert rig.stored_names() == expected_names("a", turns=20)
+    assert max(len(request) for request in rig.backend.answers.requests) <= 4
+
+
+def test_a_shipper_goes_on_in_the_middle_of_a_turn_where_the_last_one_stopped(rig: Rig) -> None:
+    lines = session_lines("a", 3, "search", end=True, at=now())
+    path = layout.events_file(layout.session_folder(rig.trace_dir, "a"))
+    path.parent.mkdir(parents=True)
+    for text in lines:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    by_kind = {span.kind: span for span in stored(rig.file)}
+    assert by_kind["turn"].extent == by_kind["session"].extent == "whole"
+
+
+def test_a_backend_that_is_away_for_a_while_gets_the_same_bytes_once_it_is_back(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [RETRY, RETRY]
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    first, second, third = rig.backend.answers.requests
+    assert first == second == third
+
+
+def test_a_batch_that_was_stored_though_no_answer_came_is_not_sent_again(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [UNKNOWN]
+    rig.backend.answers.stores_anyway = [True]
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    assert len(rig.backend.answers.requests) == 1
+
+
+def test_a_batch_that_was_not_stored_and_not_answered_is_sent_again(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [ConnectionResetError("reset")]
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    assert len(rig.backend.answers.requests) == 2
+
+
+def test_without_a_reader_an_unanswered_batch_is_sent_again_and_counted_as_a_possible_repeat(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [UNKNOWN]
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    assert rig.counters()["possible_repeats"] == 7
+
+
+def test_a_shipper_that_died_after_sending_leaves_a_batch_that_the_next_one_settles_by_reading(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [UNKNOWN]
+    rig.backend.answers.stores_anyway = [True]
+    dying = rig.shipper()
+    dying.round()
+    dying.wait(5)
+    del dying
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    assert len(rig.backend.answers.requests) == 1
+
+
+def test_one_refused_span_becomes_a_dead_letter_with_its_reason_and_its_neighbours_arrive(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a", tool="search")
+    write_session(rig.trace_dir, "b", turns=1, tool="poison")
+    rig.backend.answers.poison = {"poison"}
+    rig.ship()
+    assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn"])
+    state = rig.state()
+    (letter,) = state.dead_letters(1)
+    state.close()
+    assert (letter.reason, letter.ref.session_id) == ("poison", "b")
+
+
+def test_a_backend_that_refuses_some_spans_without_naming_them_is_read_back_to_find_which(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [Receipt(outcome=Outcome.ACCEPTED, rejected=7, message="full")]
+    rig.backend.answers.stores_anyway = [False]
+    rig.ship()
+    state = rig.state()
+    dead = state.dead_letters(1)
+    state.close()
+    # this backend stored all of them, whatever it said, so nothing is dead
+    assert dead == []
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_refused_credentials_stop_the_sink_after_one_request_and_lose_nothing(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [Receipt(outcome=Outcome.UNAUTHORIZED, message="401: bad key")]
+    shipper = rig.shipper()
+    deadline = time.monotonic() + 5
+    while shipper.trouble == "" and time.monotonic() < deadline:
+        shipper.round()
+        shipper.wait(0.05)
+    assert shipper.trouble == "401: bad key"
+    assert not shipper.round().is_done
+    assert len(rig.backend.answers.requests) == 1
+    shipper.close()
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_what_a_sinks_sampling_leaves_out_is_not_sent_to_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(), Policy(sample_rate=0.0))
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    assert rig.stored_names() == []
+
+
+def test_what_a_sinks_policy_leaves_out_is_not_sent_to_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(), Policy(include_messages=False))
+    write_session(rig.trace_dir, "a", turns=1)
+    rig.ship()
+    turn = next(span for span in stored(rig.file) if span.kind == "turn")
+    assert (turn.input, turn.output) == (None, None)
+
+
+def test_a_run_that_nobody_ended_is_sent_as_incomplete_once_it_is_old_enough(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a", turns=1, end=False, at=LONG_AGO)
+    rig.ship()
+    extents = {span.kind: span.extent for span in stored(rig.file)}
+    assert extents == {"tool": "whole", "turn": "whole", "session": "incomplete"}
+
+
+def test_a_session_that_is_entered_again_goes_on_after_it_was_let_go(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a", turns=1)
+    rig.ship()
+    write_session(rig.trace_dir, "a", turns=2)
+    rig.ship()
+    assert len(stored(rig.file)) == 3 + 5
+    assert len({span.span_id for span in stored(rig.file)}) == 8
+
+
+def test_every_sent_span_bears_the_fingerprint_of_the_rules_it_was_sent_with(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    (fingerprint,) = {span.fingerprint for span in stored(rig.file)}
+    state = rig.state()
+    assert state.rules(fingerprint) is not None
+    state.close()
+
+
+def test_a_broken_line_is_reported_with_its_place_and_costs_no_other_event(rig: Rig) -> None:
+    path = write_session(rig.trace_dir, "a")
+    lines = path.read_text().splitlines()
+    lines.insert(3, '{"timestamp":"2026-02-06T22:10:00')
+    path.write_text("\n".join(lines) + "\n")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    state = rig.state()
+    ((folder, session, offset, _),) = state.problems()
+    state.close()
+    assert (folder, session) == (rig.trace_dir.resolve(), "session-a")
+    assert offset == len("\n".join(lines[:3])) + 1

@@ -1,0 +1,178 @@
+"""What grows is watched, what is quiet is not, and whoever comes back to it is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.rig import LONG_AGO, now, session_lines, write_session
+from tests.recording.rig import Recording
+from tracebridge.delivery.pace import FullSpeed
+from tracebridge.delivery.state import Advance, State
+from tracebridge.delivery.watch import SessionWatch
+from tracebridge.event import Json
+from tracebridge.journal import layout
+from tracebridge.policy import Policy
+from tracebridge.span import Span
+
+
+def everything(event_type: str, data: dict[str, Json]) -> dict[str, Json]:
+    return data
+
+
+class Watching:
+    """A watch, and a reader that reads whatever it names and writes down how far it came."""
+
+    def __init__(self, trace_dir: Path, policy: Policy | None = None) -> None:
+        self.state = State(layout.state_file(trace_dir))
+        self.target = self.state.target("sink", "somewhere")
+        self.watch = SessionWatch(self.state, self.target, trace_dir, policy or Policy(), everything)
+
+    def read(self) -> list[Span]:
+        """Read all there is, in all sessions, and let them go."""
+        spans: list[Span] = []
+        self.watch.refresh(FullSpeed())
+        for key, stream in self.watch.unread():
+            spans += [span for step in stream.steps() for span in step.spans]
+            advance = Advance(folder=key.folder, session_id=key.name, cursor=stream.cursor)
+            self.state.write_down(self.target, [], [advance], [])
+            self.watch.let_go(key, stream)
+        return spans
+
+    def named(self) -> list[str]:
+        """The sessions in which there is something to do now."""
+        self.watch.refresh(FullSpeed())
+        return [key.name for key, _ in self.watch.unread()]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Recording]:
+    recording = Recording(tmp_path)
+    yield recording
+    recording.tracer.shutdown()
+
+
+@pytest.fixture
+def watching(recording: Recording) -> Iterator[Watching]:
+    watching = Watching(recording.trace_dir)
+    yield watching
+    watching.state.close()
+
+
+def run(recording: Recording, session_id: str = "s", thoughts: int = 1) -> None:
+    with recording.session(session_id) as session:
+        for number in range(thoughts):
+            session.log_thinking(str(number))
+
+
+def append_unannounced(recording: Recording, session_id: str = "s") -> None:
+    with recording.file(session_id).open("a", encoding="utf-8") as file:
+        file.writelines(text + "\n" for text in session_lines(session_id, 1, "search", True, now()))
+
+
+def test_a_session_is_found_however_it_was_written(recording: Recording, watching: Watching) -> None:
+    run(recording, "before")
+    write_session(recording.trace_dir, "by-another-program")
+    assert sorted(watching.named()) == ["session-before", "session-by-another-program"]
+    run(recording, "after")
+    assert "session-after" in watching.named()
+
+
+def test_a_session_that_was_let_go_is_read_on_when_it_is_entered_again(
+    recording: Recording, watching: Watching
+) -> None:
+    run(recording, thoughts=2)
+    assert len(watching.read()) == 3
+    assert watching.named() == []
+    run(recording, thoughts=4)
+    assert watching.named() == ["session-s"]
+    assert len(watching.read()) == 5
+    assert watching.named() == []
+
+
+def test_a_quiet_session_is_not_looked_at(recording: Recording, watching: Watching) -> None:
+    run(recording)
+    watching.read()
+    append_unannounced(recording)  # tracebridge's own writers never do this; it shows that nobody looks
+    assert watching.named() == []
+    assert watching.watch.pending_bytes() == 0
+
+
+def test_a_new_watch_finds_what_was_not_announced(recording: Recording, watching: Watching) -> None:
+    run(recording)
+    watching.read()
+    append_unannounced(recording)
+    second = Watching(recording.trace_dir)
+    assert second.named() == ["session-s"]
+    assert {span.kind for span in second.read()} == {"session", "turn", "tool"}
+    second.state.close()
+
+
+def test_a_session_whose_file_a_writer_holds_is_watched_though_all_of_it_was_read(
+    recording: Recording, watching: Watching
+) -> None:
+    with recording.session() as session:
+        session.log_thinking("one")
+        assert [span.output for span in watching.read()] == ["one"]
+        announced = layout.opened_log(recording.trace_dir).read_bytes()
+        session.log_thinking("two")
+        assert layout.opened_log(recording.trace_dir).read_bytes() == announced
+        assert watching.named() == ["session-s"]
+        assert [span.output for span in watching.read()] == ["two"]
+    assert [span.kind for span in watching.read()] == ["session"]
+
+
+def test_a_session_with_something_open_and_no_writer_is_left_alone_until_it_is_given_up(
+    recording: Recording, watching: Watching
+) -> None:
+    write_session(recording.trace_dir, "fresh", end=False)
+    write_session(recording.trace_dir, "old", end=False, at=LONG_AGO)
+    watching.read()
+    assert watching.named() == ["session-old"]
+    ((_, stream),) = watching.watch.unread()
+    assert stream.deadline_ns < 2**62
+
+
+def test_a_new_watch_takes_up_what_is_open(recording: Recording, watching: Watching) -> None:
+    path = write_session(recording.trace_dir, "s", turns=1, end=False)
+    watching.read()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(session_lines("s", 1, "search", True, now())[-1] + "\n")
+    second = Watching(recording.trace_dir)
+    (session,) = second.read()
+    assert (session.kind, session.extent) == ("session", "whole")
+    second.state.close()
+
+
+def test_what_sampling_leaves_out_is_not_watched(recording: Recording) -> None:
+    run(recording)
+    sampled = Watching(recording.trace_dir, Policy(sample_rate=0.0))
+    assert sampled.named() == []
+    sampled.state.close()
+
+
+def test_a_folder_that_is_added_is_read_too(recording: Recording, watching: Watching, tmp_path: Path) -> None:
+    assert watching.named() == []
+    write_session(tmp_path / "old", "past")
+    watching.state.folder(tmp_path / "old")
+    assert watching.named() == ["session-past"]
+    assert len(watching.read()) == 7
+
+
+def test_what_is_unread_is_counted(recording: Recording, watching: Watching) -> None:
+    path = write_session(recording.trace_dir, "s", turns=2)
+    watching.named()
+    assert watching.watch.pending_bytes() == path.stat().st_size
+    watching.read()
+    assert watching.watch.pending_bytes() == 0
+
+
+def test_a_session_whose_folder_is_deleted_is_no_trouble(recording: Recording, watching: Watching) -> None:
+    run(recording)
+    watching.named()
+    recording.tracer.shutdown()
+    recording.file().unlink()
+    assert watching.named() == []
+    assert watching.watch.pending_bytes() == 0

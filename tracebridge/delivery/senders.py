@@ -1,0 +1,48 @@
+"""`Senders`: the threads from which a shipper's requests go out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+
+from tracebridge.sink import Receipt
+
+_Task = tuple[Callable[[bytes], Receipt], bytes, "Future[Receipt]"]
+
+
+class Senders:
+    """A few daemon threads that each send one request at a time.
+
+    `ThreadPoolExecutor` refuses work as soon as the interpreter begins to exit, before any exit handler could deliver
+    what is left, and then waits for every request that hangs. These go on until they are closed or the process is gone.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        """Start `count` threads, now: none can be started any more while the interpreter exits."""
+        self._count = count
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        for number in range(count):
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+
+    def submit(self, deliver: Callable[[bytes], Receipt], request: bytes) -> Future[Receipt]:
+        """Send `request` once a thread is free."""
+        future: Future[Receipt] = Future()
+        self._tasks.put((deliver, request, future))
+        return future
+
+    def close(self) -> None:
+        """End the threads once the requests that are out are answered; nobody waits for them."""
+        for _ in range(self._count):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            deliver, request, future = task
+            try:
+                receipt = deliver(request)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(receipt)
