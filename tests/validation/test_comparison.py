@@ -1,0 +1,148 @@
+"""Comparing finds each kind of difference, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracebridge.sink import Loss
+from tracebridge.span import Edge, Link, Prompt, Span, SpanError
+from tracebridge.validation import compare
+from tracebridge.validation.comparison import COMPARED_FIELDS
+
+MILLISECONDS = Loss(
+    name="time-in-milliseconds",
+    words="Times are cut to milliseconds.",
+    apply=lambda span: msgspec.structs.replace(
+        span, start_ns=span.start_ns // 1_000_000 * 1_000_000, end_ns=span.end_ns // 1_000_000 * 1_000_000
+    ),
+)
+
+
+def span(number: int = 1, **changes: Any) -> Span:
+    whole = Span(
+        kind="llm",
+        trace_id=f"{number:032x}",
+        span_id=f"{number:016x}",
+        name="llm",
+        start_ns=1_770_415_800_123_456_789,
+        end_ns=1_770_415_801_123_456_789,
+        session_id="s",
+        fingerprint="0123456789ab",
+        input=[{"role": "user", "content": "hello"}],
+        usage={"prompt": 1},
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "kind": "tool",
+    "parent_id": "f" * 16,
+    "remote_parent": True,
+    "name": "other",
+    "start_ns": 1,
+    "end_ns": 2,
+    "extent": "late",
+    "session_id": "t",
+    "run_id": "r",
+    "turn": 1,
+    "user_id": "u",
+    "agent_name": "a",
+    "environment": "e",
+    "release": "r",
+    "tags": ("t",),
+    "metadata": {"k": 1},
+    "input": [{"role": "user", "content": "hellp"}],
+    "output": "o",
+    "model": "m",
+    "response_model": "m",
+    "provider": "p",
+    "model_parameters": {"temperature": 1.0},
+    "prompt": Prompt(name="p", version=1),
+    "tool_definitions": [{"name": "t"}],
+    "tool_calls": [{"id": "1"}],
+    "thinking": "t",
+    "finish_reason": "stop",
+    "response_id": "i",
+    "time_to_first_token_ms": 1.5,
+    "usage": {"prompt": 2},
+    "cost": 0.5,
+    "tool_call_id": "c",
+    "status": "error",
+    "error": SpanError(message="m"),
+    "links": (Link(trace_id="1" * 32, span_id="1" * 16),),
+    "opened": Edge(ordinal=1, timestamp="t"),
+    "closed": Edge(ordinal=2, timestamp="t"),
+}
+
+
+def kinds_of(expected: list[Span], observed: list[Span]) -> list[str]:
+    return [finding.kind for finding in compare(expected, observed, ()).findings]
+
+
+def test_every_field_of_a_span_is_compared() -> None:
+    assert set(OTHER_VALUES) | {"trace_id", "span_id"} == set(COMPARED_FIELDS)
+    assert set(COMPARED_FIELDS) | {"fingerprint"} == set(Span.__struct_fields__)
+
+
+@pytest.mark.parametrize("field", sorted(OTHER_VALUES))
+def test_a_difference_in_one_field_is_found_and_named(field: str) -> None:
+    changed = msgspec.structs.replace(span(), **{field: OTHER_VALUES[field]})
+    (finding,) = compare([span()], [changed], ()).findings
+    assert finding.kind == "different"
+    assert [difference.field for difference in finding.differences] == [field]
+
+
+def test_equal_spans_give_no_finding_in_whatever_order_they_come() -> None:
+    comparison = compare([span(1), span(2)], [span(2), span(1)], ())
+    assert (comparison.equal, comparison.findings) == (2, ())
+
+
+def test_missing_extra_foreign_and_duplicate_spans_are_told_apart() -> None:
+    assert kinds_of([span(1)], []) == ["missing"]
+    assert kinds_of([], [span(1)]) == ["extra"]
+    assert kinds_of([], [span(1, fingerprint="")]) == ["foreign"]
+    assert kinds_of([span(1)], [span(1), span(1)]) == ["duplicate"]
+
+
+def test_a_foreign_span_is_no_defect() -> None:
+    comparison = compare([span(1)], [span(1), span(2, fingerprint="")], ())
+    assert comparison.defects == ()
+    assert len(comparison.findings) == 1
+
+
+def test_the_rules_it_was_sent_with_are_no_difference() -> None:
+    assert kinds_of([span(1)], [span(1, fingerprint="ffffffffffff")]) == []
+
+
+def test_a_difference_within_a_declared_loss_is_counted_under_its_name_and_is_no_finding() -> None:
+    cut = MILLISECONDS.apply(span())
+    comparison = compare([span()], [cut], (MILLISECONDS,))
+    assert (comparison.equal, dict(comparison.losses), comparison.findings) == (1, {"time-in-milliseconds": 1}, ())
+
+
+def test_a_difference_beyond_a_declared_loss_is_still_found() -> None:
+    shifted = span(start_ns=span().start_ns + 2_000_000)
+    (finding,) = compare([span()], [shifted], (MILLISECONDS,)).findings
+    assert [difference.field for difference in finding.differences] == ["start_ns"]
+
+
+@pytest.mark.parametrize(("recorded", "shown"), [(1, 1.0), (1, True), ("1", 1), ("", None), ([], None), (0, False)])
+def test_values_of_different_json_types_differ(recorded: Any, shown: Any) -> None:
+    assert kinds_of([span(output={"v": [recorded]})], [span(output={"v": [shown]})]) == ["different"]
+
+
+@given(st.lists(st.integers(1, 6)), st.lists(st.integers(1, 6)))
+def test_what_is_missing_on_one_side_is_surplus_on_the_other(left: list[int], right: list[int]) -> None:
+    expected, observed = [span(number) for number in left], [span(number) for number in right]
+    there, back = compare(expected, observed, ()), compare(observed, expected, ())
+    missing = [finding for finding in there.findings if finding.kind == "missing"]
+    surplus = [finding for finding in back.findings if finding.kind in ("extra", "duplicate")]
+    assert len(missing) == len(surplus)
+    assert there.equal == back.equal
+    assert there.expected == len(left)
+    assert there.observed == len(right)

@@ -1,0 +1,231 @@
+"""A verdict rests on every owed session, under the rules that its spans were sent with."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, settings_for, stored
+from tests.delivery.rig import LONG_AGO, Rig, write_session
+from tracebridge.errors import BackendError, ConfigurationError
+from tracebridge.policy import Policy
+from tracebridge.sink import Query
+from tracebridge.span import Span
+from tracebridge.validation import Validator, Verdict
+
+SPANS = 7
+
+
+class WatchedBackend(FileBackend):
+    """Its reader calls `before_read` each time that something is read."""
+
+    before_read: Callable[[], None]
+
+    def open_reader(self, settings: msgspec.Struct) -> WatchedReader:  # type: ignore[override]
+        assert isinstance(settings, FileSettings)
+        return WatchedReader(settings.path, self)
+
+
+class WatchedReader:
+    def __init__(self, path: Path, backend: WatchedBackend) -> None:
+        self._reader, self._backend = FileReader(path), backend
+
+    def read(self, query: Query) -> Iterator[Span]:
+        self._backend.before_read()
+        return self._reader.read(query)
+
+    def close(self) -> None:
+        return
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path, FileBackend())
+
+
+def validate(rig: Rig, session_id: str | None = None, policy: Policy | None = None) -> Verdict:
+    settings = settings_for(rig.trace_dir, rig.backend, rig.file, policy)
+    validator = Validator(settings.sinks[0], rig.trace_dir)
+    try:
+        return validator.validate(session_id)
+    finally:
+        validator.close()
+
+
+def rewrite(rig: Rig, change: Callable[[Span], Span | None]) -> None:
+    """Change what the backend stores; None takes a span away."""
+    kept = [changed for span in stored(rig.file) if (changed := change(span)) is not None]
+    rig.file.write_bytes(b"".join(msgspec.json.encode(span) + b"\n" for span in kept))
+
+
+def test_what_was_delivered_is_clean(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b")
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions, verdict.equal) == (0, 2, 2 * SPANS)
+    assert verdict.spans == {"session": 2, "turn": 6, "tool": 6}
+    assert (verdict.findings, verdict.uncompared) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("sent_with", "validated_with"),
+    [
+        (Policy(include_messages=False), Policy()),
+        (Policy(), Policy(include_messages=False)),
+        (Policy(max_content_length=3), Policy(max_content_length=5)),
+    ],
+    ids=["widened", "narrowed", "other length"],
+)
+def test_a_policy_that_was_changed_after_sending_is_no_difference(
+    tmp_path: Path, sent_with: Policy, validated_with: Policy
+) -> None:
+    rig = Rig(tmp_path, FileBackend(), sent_with)
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    verdict = validate(rig, policy=validated_with)
+    assert (verdict.exit_code, verdict.equal) == (0, SPANS)
+
+
+def test_a_session_that_was_sent_under_two_policies_is_compared_under_both(tmp_path: Path) -> None:
+    write_session(tmp_path / "traces", "a", turns=1)
+    Rig(tmp_path, FileBackend(), Policy(include_messages=False)).ship()
+    write_session(tmp_path / "traces", "a", turns=2)
+    later = Rig(tmp_path, FileBackend())
+    later.ship()
+    assert len({span.fingerprint for span in stored(later.file)}) == 2
+    verdict = validate(later)
+    assert (verdict.exit_code, verdict.equal) == (0, 3 + 5)
+
+
+def test_content_that_the_rules_left_out_and_the_backend_shows_is_different(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(), Policy(include_messages=False))
+    write_session(rig.trace_dir, "a", turns=1)
+    rig.ship()
+    rewrite(rig, lambda span: msgspec.structs.replace(span, input="leaked") if span.kind == "turn" else span)
+    (finding,) = validate(rig).findings
+    assert [difference.field for difference in finding.differences] == ["input"]
+
+
+def test_a_span_that_lost_its_session_is_different_and_not_missing(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    rewrite(rig, lambda span: msgspec.structs.replace(span, session_id="") if span.kind == "session" else span)
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts) == (1, {"different": 1})
+    assert [difference.field for difference in verdict.findings[0].differences] == ["session_id"]
+
+
+def test_a_neighbour_that_shares_a_trace_with_a_missing_span_is_not_extra(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b")
+    rig.ship()
+    # this backend answers a question for traces with all that it has
+    rewrite(rig, lambda span: None if (span.session_id, span.kind) == ("a", "session") else span)
+    verdict = validate(rig)
+    assert verdict.counts == {"missing": 1}
+
+
+def test_what_was_not_shipped_is_not_missing_but_not_compared(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions, verdict.findings) == (2, 0, ())
+    assert [entry.session_id for entry in verdict.uncompared] == ["a"]
+
+
+def test_many_sessions_with_something_missing_are_waited_for_together(rig: Rig) -> None:
+    for number in range(6):
+        write_session(rig.trace_dir, f"s{number}", turns=1)
+    rig.ship()
+    rewrite(rig, lambda span: None if span.kind == "turn" else span)
+    began = time.monotonic()
+    assert validate(rig).counts == {"missing": 6}
+    assert time.monotonic() - began < 5, "each alone would be waited for for 2 s"
+
+
+def test_what_sampling_leaves_out_is_not_owed(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    verdict = validate(rig, policy=Policy(sample_rate=0.0))
+    assert (verdict.exit_code, verdict.expected) == (2, 0)
+    assert [entry.reason for entry in verdict.uncompared] == ["no session is owed to this sink"]
+
+
+def test_a_run_that_nobody_ended_is_compared_once_it_was_given_up(rig: Rig) -> None:
+    write_session(rig.trace_dir, "old", end=False, at=LONG_AGO)
+    write_session(rig.trace_dir, "open", end=False)
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions, verdict.equal) == (2, 1, SPANS)
+    assert [entry.session_id for entry in verdict.uncompared] == ["open"]
+
+
+def test_a_session_in_two_folders_is_compared_as_one(rig: Rig, tmp_path: Path) -> None:
+    write_session(rig.trace_dir, "a", turns=1, at=LONG_AGO)
+    shutil.move(rig.trace_dir / "session-a", tmp_path / "old" / "session-a")
+    state = rig.state()
+    state.folder(tmp_path / "old")
+    state.close()
+    path = write_session(rig.trace_dir, "a", turns=2)
+    path.write_text(path.read_text().replace("run-1", "run-2"))
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions, verdict.equal) == (0, 1, 3 + 5)
+
+
+def test_a_run_that_was_sent_from_two_copies_of_its_journal_is_a_duplicate(rig: Rig, tmp_path: Path) -> None:
+    write_session(rig.trace_dir, "a")
+    shutil.copytree(rig.trace_dir / "session-a", tmp_path / "old" / "session-a")
+    state = rig.state()
+    state.folder(tmp_path / "old")
+    state.close()
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.expected, verdict.observed, verdict.counts) == (SPANS, 2 * SPANS, {"duplicate": SPANS})
+
+
+def test_a_session_that_goes_on_while_it_is_compared_is_named_and_not_blamed(tmp_path: Path) -> None:
+    backend = WatchedBackend()
+    rig = Rig(tmp_path, backend)
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+
+    def go_on() -> None:
+        write_session(rig.trace_dir, "a", turns=1)
+        rig.ship()
+
+    backend.before_read = go_on
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.findings) == (2, ())
+    ((session_id, reason),) = ((entry.session_id, entry.reason) for entry in verdict.uncompared)
+    assert (session_id, "while it was compared" in reason) == ("a", True)
+
+
+def test_a_backend_that_goes_away_in_the_middle_ends_it_with_what_was_compared(tmp_path: Path) -> None:
+    backend = WatchedBackend()
+    rig = Rig(tmp_path, backend)
+    for name in ("a", "b", "c"):
+        write_session(rig.trace_dir, name)
+    rig.ship()
+    reads: list[None] = []
+
+    def go_away() -> None:
+        reads.append(None)
+        if len(reads) > 1:
+            raise BackendError("file: gone")
+
+    backend.before_read = go_away
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions) == (2, 1)
+    assert "file: gone" in verdict.uncompared[0].reason
+    assert len(reads) == 2, "no one asks a backend that is away again for every session"
+
+
+def test_a_sink_without_a_reader_cannot_be_validated(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    with pytest.raises(ConfigurationError, match="cannot be read back"):
+        validate(rig)

@@ -1,0 +1,7 @@
+"""Validation: does a backend hold what the journal says it should, span by span?"""
+
+from tracebridge.validation.comparison import Comparison, Difference, Finding, compare
+from tracebridge.validation.validator import Validator
+from tracebridge.validation.verdict import Uncompared, Verdict
+
+__all__ = ["Comparison", "Difference", "Finding", "Uncompared", "Validator", "Verdict", "compare"]

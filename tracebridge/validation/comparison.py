@@ -1,0 +1,163 @@
+"""Comparing the spans that a backend should hold with those that it shows. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tracebridge.event import Json
+from tracebridge.sink import Loss
+from tracebridge.span import Span
+
+FindingKind = Literal["missing", "extra", "foreign", "duplicate", "different"]
+"""`missing`: expected and not there. `extra`: sent by tracebridge and not expected. `foreign`: another service's span
+in one of our traces, which is no defect. `duplicate`: there more often than expected. `different`: a field differs."""
+
+COMPARED_FIELDS: Final = tuple(name for name in Span.__struct_fields__ if name != "fingerprint")
+"""Every field of a span but the fingerprint, which names the rules that the expectation was computed under."""
+
+SpanId = tuple[str, str]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One field in which a span differs."""
+
+    field: str
+    expected: Json
+    observed: Json
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as expected."""
+
+    kind: FindingKind
+    session_id: str
+    trace_id: str
+    span_id: str
+    span_kind: str
+    name: str
+    differences: tuple[Difference, ...] = ()
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What comparing came to."""
+
+    expected: int
+    """Spans that should be there."""
+    observed: int
+    """Spans that are there, every copy counted."""
+    equal: int
+    """Expected spans that are there and equal, up to declared losses."""
+    losses: Mapping[str, int]
+    """By the name of a declared loss, how many spans are equal only up to it."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def defects(self) -> tuple[Finding, ...]:
+        """The findings that speak against the backend: all but foreign spans."""
+        return tuple(finding for finding in self.findings if finding.kind != "foreign")
+
+
+def compare(expected: Iterable[Span], observed: Iterable[Span], losses: Sequence[Loss]) -> Comparison:
+    """Compare spans by their ids, field by field; the order in which they come does not matter."""
+    wanted, found = _by_id(expected), _by_id(observed)
+    findings: list[Finding] = []
+    met: dict[str, int] = defaultdict(int)
+    equal = 0
+    for span_id in sorted(wanted.keys() | found.keys()):
+        copies = found.get(span_id, [])
+        for span in wanted.get(span_id, []):
+            if not copies:
+                findings.append(_finding("missing", span))
+                continue
+            match = min(copies, key=lambda copy: len(_differing(span, copy)))
+            copies.remove(match)
+            differences, names = _difference(span, match, losses)
+            for name in names:
+                met[name] += 1
+            if differences:
+                findings.append(_finding("different", span, differences))
+            else:
+                equal += 1
+        findings += [_finding(_surplus_kind(copy, span_id in wanted), copy) for copy in copies]
+    return Comparison(
+        expected=sum(map(len, wanted.values())),
+        observed=equal + sum(finding.kind != "missing" for finding in findings),
+        equal=equal,
+        losses=dict(sorted(met.items())),
+        findings=tuple(findings),
+    )
+
+
+def _by_id(spans: Iterable[Span]) -> dict[SpanId, list[Span]]:
+    by_id: dict[SpanId, list[Span]] = defaultdict(list)
+    for span in spans:
+        by_id[span.trace_id, span.span_id].append(span)
+    return by_id
+
+
+def _surplus_kind(span: Span, is_expected: bool) -> FindingKind:
+    if is_expected:
+        return "duplicate"
+    return "extra" if span.fingerprint else "foreign"
+
+
+def _difference(expected: Span, observed: Span, losses: Sequence[Loss]) -> tuple[tuple[Difference, ...], list[str]]:
+    """The fields that differ beyond the declared losses, and the names of the losses that explain others."""
+    differing = _differing(expected, observed)
+    left, right, names = expected, observed, []
+    for loss in losses:
+        if not differing:
+            break
+        left, right = loss.apply(left), loss.apply(right)
+        remaining = _differing(left, right)
+        if len(remaining) < len(differing):
+            names.append(loss.name)
+        differing = remaining
+    return (
+        tuple(
+            Difference(
+                field=field, expected=_as_json(getattr(expected, field)), observed=_as_json(getattr(observed, field))
+            )
+            for field in differing
+        ),
+        names,
+    )
+
+
+def _differing(left: Span, right: Span) -> list[str]:
+    return [field for field in COMPARED_FIELDS if not _is_same(getattr(left, field), getattr(right, field))]
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    """Equality of JSON values and records, by which 1, 1.0 and true differ."""
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_is_same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(_is_same, left, right))
+    if isinstance(left, msgspec.Struct):
+        return all(_is_same(getattr(left, name), getattr(right, name)) for name in left.__struct_fields__)
+    return bool(left == right)
+
+
+def _as_json(value: Any) -> Json:
+    return msgspec.to_builtins(value)
+
+
+def _finding(kind: FindingKind, span: Span, differences: tuple[Difference, ...] = ()) -> Finding:
+    return Finding(
+        kind=kind,
+        session_id=span.session_id,
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        span_kind=span.kind,
+        name=span.name,
+        differences=differences,
+    )
