@@ -46,8 +46,4 @@ def span(attributes: Mapping[str, Any] | None = None, **fields: Any) -> dict[str
 def export(*spans: Mapping[str, Any], scope: str = "langfuse-sdk", service: str = "agent") -> dict[str, Any]:
     """An export in OTLP/JSON of one service and one instrumentation scope."""
     resource = {"attributes": [attribute("service.name", service)]}
-    return {
-        "resourceSpans": [
-            {"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": [*spans]}]}
-        ]
-    }
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": scope}, "spans": [*spans]}]}]}

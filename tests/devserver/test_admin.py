@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -108,9 +109,18 @@ def test_a_span_can_be_changed(stored: httpx.Client) -> None:
     assert changed["startTimeUnixNano"] == "1760000000000000000"
 
 
-@pytest.mark.parametrize(
-    "change", [{"nonsense": 1}, {"parentSpanId": "xyz"}, {"status": {"code": 9}}, {"kind": "x"}]
-)
+def test_a_changed_attribute_is_found_by_its_new_value_only(stored: httpx.Client) -> None:
+    def found(value: str) -> bool:
+        window = {"query.startTimeMin": "2000-01-01T00:00:00Z", "query.startTimeMax": "2100-01-01T00:00:00Z"}
+        wanted = {"query.attributes": json.dumps({"langfuse.observation.output": value})}
+        return stored.get("/api/v3/traces", params=window | wanted).status_code == 200
+
+    assert (found("right"), found("[5]")) == (True, False)
+    stored.patch(SPAN, json={"attributes": {"langfuse.observation.output": [5]}})
+    assert (found("right"), found("[5]")) == (False, True)
+
+
+@pytest.mark.parametrize("change", [{"nonsense": 1}, {"parentSpanId": "xyz"}, {"status": {"code": 9}}, {"kind": "x"}])
 def test_a_senseless_change_of_a_span_is_refused(stored: httpx.Client, change: dict[str, Any]) -> None:
     assert stored.patch(SPAN, json=change).status_code == 400
 

@@ -41,9 +41,7 @@ def side(request: pytest.FixtureRequest) -> tuple[str, Callable[[httpx.Client], 
 Side = tuple[str, Callable[[httpx.Client], int]]
 
 
-def test_a_status_with_body_and_headers_stores_nothing(
-    devserver: DevServer, client: httpx.Client, side: Side
-) -> None:
+def test_a_status_with_body_and_headers_stores_nothing(devserver: DevServer, client: httpx.Client, side: Side) -> None:
     route, stored = side
     devserver.faults.add(
         Fault(route=f"POST {route}", status=429, body="slow down", headers={"Retry-After": "7"}, times=1)
@@ -67,9 +65,7 @@ def test_drop_and_duplicate_answer_200(
 
 
 @pytest.mark.parametrize(("when", "count"), [("before", 0), ("after", 1)])
-def test_a_reset_is_a_reset(
-    devserver: DevServer, client: httpx.Client, side: Side, when: Any, count: int
-) -> None:
+def test_a_reset_is_a_reset(devserver: DevServer, client: httpx.Client, side: Side, when: Any, count: int) -> None:
     route, stored = side
     devserver.faults.add(Fault(route=f"POST {route}", reset=when))
     with pytest.raises(httpx.ReadError, match="reset"):
@@ -128,15 +124,11 @@ def eventually(condition: Callable[[], bool]) -> None:
         threading.Event().wait(0.002)
 
 
-def test_a_hanging_request_waits_for_its_release(
-    devserver: DevServer, client: httpx.Client, side: Side
-) -> None:
+def test_a_hanging_request_waits_for_its_release(devserver: DevServer, client: httpx.Client, side: Side) -> None:
     route, stored = side
     devserver.faults.add(Fault(route=f"POST {route}", hang=True))
     answers: list[int] = []
-    sender = threading.Thread(
-        target=lambda: answers.append(client.post(route, json=export(span())).status_code)
-    )
+    sender = threading.Thread(target=lambda: answers.append(client.post(route, json=export(span())).status_code))
     sender.start()
     eventually(lambda: devserver.faults.held == 1)
     assert (stored(client), answers) == (0, [])
@@ -187,9 +179,7 @@ def test_faults_of_grpc_calls_are_status_codes(
     assert otlp_spans(client) == count
 
 
-@pytest.mark.parametrize(
-    ("fault", "count"), [(Fault(drop=True), 0), (Fault(duplicate=True), 2), (Fault(), 1)]
-)
+@pytest.mark.parametrize(("fault", "count"), [(Fault(drop=True), 0), (Fault(duplicate=True), 2), (Fault(), 1)])
 def test_grpc_calls_are_dropped_and_duplicated(
     devserver: DevServer, client: httpx.Client, stub: TraceServiceStub, fault: Fault, count: int
 ) -> None:

@@ -66,9 +66,7 @@ def test_health_needs_no_credentials(anonymous: httpx.Client, path: str) -> None
     ],
 )
 @pytest.mark.parametrize("path", [OBSERVATIONS, "/api/public/projects"])
-def test_only_the_key_pair_opens(
-    anonymous: httpx.Client, path: str, authorization: str | None, status: int
-) -> None:
+def test_only_the_key_pair_opens(anonymous: httpx.Client, path: str, authorization: str | None, status: int) -> None:
     headers = {"authorization": authorization} if authorization else {}
     assert anonymous.get(path, headers=headers).status_code == status
 
@@ -81,9 +79,7 @@ def test_a_server_has_the_keys_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize(
-    "path", ["traces", "traces/x", "sessions/x", "observations", "v2/scores", "metrics/daily"]
-)
+@pytest.mark.parametrize("path", ["traces", "traces/x", "sessions/x", "observations", "v2/scores", "metrics/daily"])
 def test_routes_that_v4_no_longer_has_say_so_before_asking_for_credentials(
     anonymous: httpx.Client, method: str, path: str
 ) -> None:
@@ -157,9 +153,7 @@ def test_what_cannot_be_read_is_refused_as_a_whole(
     ],
     ids=["no value", "lone surrogate", "empty trace id"],
 )
-def test_poison_is_accepted_and_takes_the_whole_request_with_it(
-    client: httpx.Client, poison: dict[str, Any]
-) -> None:
+def test_poison_is_accepted_and_takes_the_whole_request_with_it(client: httpx.Client, poison: dict[str, Any]) -> None:
     body = json.dumps(export(numbered(1), poison))
     answer = client.post(TRACES, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
@@ -257,9 +251,7 @@ def test_the_time_range_includes_its_start_and_excludes_its_end(client: httpx.Cl
         ({"filter": "["}, ["filter"]),
     ],
 )
-def test_a_wrong_parameter_is_named(
-    client: httpx.Client, parameters: dict[str, str], path: list[Any]
-) -> None:
+def test_a_wrong_parameter_is_named(client: httpx.Client, parameters: dict[str, str], path: list[Any]) -> None:
     answer = client.get(OBSERVATIONS, params=parameters)
     assert answer.status_code == 400
     assert answer.json()["error"][0]["path"] == path
@@ -370,9 +362,7 @@ def test_parameters_filter(three: httpx.Client, parameters: dict[str, Any], expe
         (("datetime", "startTime", ">", "2025-10-09T08:53:21.500Z"), {2, 3}),
     ],
 )
-def test_the_structured_filter_filters(
-    three: httpx.Client, condition: tuple[Any, ...], expected: set[int]
-) -> None:
+def test_the_structured_filter_filters(three: httpx.Client, condition: tuple[Any, ...], expected: set[int]) -> None:
     entry = dict(zip(("type", "column", "operator", "value", "key"), condition, strict=False))
     assert set(ids(three, filter=json.dumps([entry]))) == {span_id(number) for number in expected}
 

@@ -32,9 +32,7 @@ from tracebridge.devserver.store import Observation
 NOW = 1_770_000_000_000
 
 
-def stored(
-    attributes: dict[str, Any] | None = None, scope: str = "langfuse-sdk", **fields: Any
-) -> Observation:
+def stored(attributes: dict[str, Any] | None = None, scope: str = "langfuse-sdk", **fields: Any) -> Observation:
     (row,) = observations(received_from_json(export(span(attributes, **fields), scope=scope)), NOW, NOW)
     return row
 
@@ -265,9 +263,7 @@ def test_attribute_values_become_what_javascript_makes_of_them() -> None:
         "nothing": {},
     }
     metadata = stored(kinds, scope="importer").metadata
-    shown = {
-        key.removeprefix("attributes."): text for key, text in metadata.items() if key.startswith("attr")
-    }
+    shown = {key.removeprefix("attributes."): text for key, text in metadata.items() if key.startswith("attr")}
     assert shown == {
         "whole": "1",
         "big": "9007199254740992",
@@ -307,9 +303,7 @@ def test_an_empty_trace_id_loses_the_export() -> None:
         observations(received_from_json(export(span(traceId=""))), NOW, NOW)
 
 
-@pytest.mark.parametrize(
-    ("body", "lone"), [(rb'["\ud83d\ude00"]', False), (rb'["\ud83d"]', True), (rb"[]", False)]
-)
+@pytest.mark.parametrize(("body", "lone"), [(rb'["\ud83d\ude00"]', False), (rb'["\ud83d"]', True), (rb"[]", False)])
 def test_lone_surrogates_are_told_from_pairs(body: bytes, lone: bool) -> None:
     assert has_lone_surrogate(body, parse_json(body)) is lone
 
@@ -317,16 +311,12 @@ def test_lone_surrogates_are_told_from_pairs(body: bytes, lone: bool) -> None:
 def test_spans_without_ids_are_counted_and_refuse_the_export() -> None:
     refusal = rejection(export(span(), span(spanId=None), scope="broken"))
     assert refusal is not None
-    assert refusal.startswith(
-        "Invalid OTLP trace export: 1 of 2 span(s) cannot be processed (spanId:absent)."
-    )
+    assert refusal.startswith("Invalid OTLP trace export: 1 of 2 span(s) cannot be processed (spanId:absent).")
     assert "Instrumentation scopes: broken." in refusal
     assert rejection(export(span())) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "digest"), [("", 0x02CC5D05), ("abc", 0x32D153FF), ("0123456789abcdef" * 2, None)]
-)
+@pytest.mark.parametrize(("text", "digest"), [("", 0x02CC5D05), ("abc", 0x32D153FF), ("0123456789abcdef" * 2, None)])
 def test_traces_of_one_millisecond_are_ordered_by_xxhash(text: str, digest: int | None) -> None:
     assert 0 <= xxh32(text) < 2**32
     assert digest in (None, xxh32(text))

@@ -79,9 +79,7 @@ def client(server: DevServer) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_every_recorded_exchange_is_answered_as_recorded(
-    shared: Path, server: DevServer, client: httpx.Client
-) -> None:
+def test_every_recorded_exchange_is_answered_as_recorded(shared: Path, server: DevServer, client: httpx.Client) -> None:
     recordings = load(shared)
     assert {recording.number for recording in recordings} >= EXCLUDED.keys()
     replay = Replay(recordings, server, client)
@@ -144,9 +142,7 @@ class Replay:
             headers["Authorization"] = CREDENTIALS.get(recording.number, known)
         if recording.number in FATES:
             self._server.faults.add(FATES[recording.number])
-        answer = self._client.request(
-            recording.method, recording.path, headers=headers, content=recording.content
-        )
+        answer = self._client.request(recording.method, recording.path, headers=headers, content=recording.content)
         self._server.faults.clear()
         if recording.is_export and recording.number not in FATES and answer.is_success:
             self._stored.update(sent_spans(recording.content))
@@ -159,9 +155,7 @@ class Replay:
             key = (row["traceId"], row["id"])
             copies[key] += 1
             if copies[key] > self._stored[key]:
-                same = [
-                    seen for seen in self._seen[key] if seen.get("name") == row.get("name", seen.get("name"))
-                ]
+                same = [seen for seen in self._seen[key] if seen.get("name") == row.get("name", seen.get("name"))]
                 self._store(richest(same), key)
         if recording.number in UNSEEN_ROWS:
             row = UNSEEN_ROWS[recording.number]
@@ -179,14 +173,10 @@ class Replay:
         ]
         if not recording.media_type.startswith("text/html"):  # the page of a web framework
             # as text: field order counts too
-            pairs.append(
-                ("body", json.dumps(comparable(recording.body)), json.dumps(comparable(answer.json())))
-            )
+            pairs.append(("body", json.dumps(comparable(recording.body)), json.dumps(comparable(answer.json()))))
         for what, expected, found in pairs:
             if expected != found:
-                self.differences.append(
-                    f"{recording.name} {what}:\n  recorded {expected}\n  answered {found}"
-                )
+                self.differences.append(f"{recording.name} {what}:\n  recorded {expected}\n  answered {found}")
 
 
 def comparable(body: Any) -> Any:

@@ -15,14 +15,8 @@ from tests.devserver.exports import END_NS, SPAN_ID, START_NS, TRACE_ID
 from tracebridge.devserver import DevServer
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
     max_leaves=6,
 )
 KEYS = st.sampled_from(
@@ -91,17 +85,13 @@ def test_any_export_is_accepted_or_refused_and_reading_goes_on(client: httpx.Cli
     assert client.get("/api/v3/services").status_code == 200
 
 
-@given(
-    filter=JSON | st.lists(st.dictionaries(st.sampled_from(["type", "column", "operator", "value"]), JSON))
-)
+@given(filter=JSON | st.lists(st.dictionaries(st.sampled_from(["type", "column", "operator", "value"]), JSON)))
 def test_any_filter_is_served_or_refused(client: httpx.Client, filter: Any) -> None:
     answer = client.get("/api/public/v2/observations", params={"filter": json.dumps(filter)})
     assert answer.status_code in (200, 400)
 
 
-@given(
-    name=st.sampled_from(["limit", "cursor", "fields", "fromStartTime", "level", "filter"]), value=st.text()
-)
+@given(name=st.sampled_from(["limit", "cursor", "fields", "fromStartTime", "level", "filter"]), value=st.text())
 def test_any_parameter_is_served_or_refused(client: httpx.Client, name: str, value: str) -> None:
     assert client.get("/api/public/v2/observations", params={name: value}).status_code in (200, 400)
 

@@ -64,9 +64,7 @@ class RequestCounts:
 class FaultyApp:
     """An ASGI application behind the fault injector; routes under ``/dev/`` are never struck or counted."""
 
-    def __init__(
-        self, app: ASGIApp, routes: Sequence[BaseRoute], faults: Faults, counts: RequestCounts
-    ) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], faults: Faults, counts: RequestCounts) -> None:
         self._app = app
         self._routes = routes
         self._faults = faults

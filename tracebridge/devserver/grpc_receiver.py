@@ -47,9 +47,7 @@ class _TraceService(TraceServiceServicer):
         self._faults = faults
         self._counts = counts
 
-    def Export(
-        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
-    ) -> ExportTraceServiceResponse:
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
         self._counts.add(ROUTE)
         fault = self._faults.decide(ROUTE) or Fault()
         if fault.latency_s:
@@ -66,9 +64,7 @@ class _TraceService(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
 
-def start_grpc(
-    host: str, port: int, store: Store, faults: Faults, counts: RequestCounts
-) -> tuple[grpc.Server, int]:
+def start_grpc(host: str, port: int, store: Store, faults: Faults, counts: RequestCounts) -> tuple[grpc.Server, int]:
     """Serve OTLP/gRPC in the background; returns the server and its port."""
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)]
     server = grpc.server(ThreadPoolExecutor(_WORKERS, "devserver-grpc"), options=options)

@@ -7,7 +7,6 @@ filter expressions, pagination and trace summaries are not served.
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -37,8 +36,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_SEARCH_DEPTH = 100
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _DURATION_UNITS = {"ns": 1e-3, "us": 1, "µs": 1, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3600e6}
-# begins as no number and no JSON does, and holds what base64 does not: the text of a string attribute and no other
-_ONLY_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+/=]*[^A-Za-z0-9+/=]")
 _DURATION = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m|h)")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -83,9 +80,7 @@ class _Receiver:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         if kind not in ("application/json", "application/x-protobuf"):
             supported = "application/json, application/x-protobuf"
-            return Response(
-                f"415 unsupported media type, supported: [{supported}]", 415, media_type="text/plain"
-            )
+            return Response(f"415 unsupported media type, supported: [{supported}]", 415, media_type="text/plain")
         as_json = kind == "application/json"
         try:
             body = otlp.decompressed(body, headers.get("content-encoding", ""))
@@ -177,9 +172,7 @@ def _traces_answer(spans: list[OtlpSpan], raw: bool) -> Response:
 
 def _adjusted(spans: list[OtlpSpan]) -> list[OtlpSpan]:
     """Jaeger's default adjusters, as far as they change anything here: identical spans once, by time."""
-    return sorted(
-        {span.body: span for span in spans}.values(), key=lambda span: (span.start_us, span.span_id)
-    )
+    return sorted({span.body: span for span in spans}.values(), key=lambda span: (span.start_us, span.span_id))
 
 
 def _resource_spans(resource_body: bytes, scope_body: bytes, spans: Iterable[OtlpSpan]) -> dict[str, Any]:
@@ -307,13 +300,9 @@ def _wanted_attributes(text: str) -> dict[str, str]:
 
 
 def _narrowed(where: Condition, wanted: Mapping[str, str]) -> Condition:
-    """The condition, and that the bytes hold what can only be text: cheaper by far than parsing every span."""
-    texts = [value.encode() for value in wanted.values() if _ONLY_TEXT.match(value)]
-    held = "(instr(span.body, ?) OR instr(r.body, ?) OR instr(s.body, ?))"
-    return Condition(
-        " AND ".join([where.sql, *[held] * len(texts)]),
-        (*where.params, *(text for text in texts for _ in range(3))),
-    )
+    """The condition, and that the span has the attributes' marks."""
+    marks = [otlp.mark(name, text) for name, text in wanted.items()]
+    return Condition(" AND ".join([where.sql, *["instr(marks, ?)"] * len(marks)]), (*where.params, *marks))
 
 
 def _has_attributes(span: OtlpSpan, wanted: Mapping[str, str]) -> bool:
@@ -323,13 +312,5 @@ def _has_attributes(span: OtlpSpan, wanted: Mapping[str, str]) -> bool:
         InstrumentationScope.FromString(span.scope),
         Span.FromString(span.body),
     )
-    found = {attribute.key: _text(attribute.value) for owner in owners for attribute in owner.attributes}
+    found = {attribute.key: otlp.attribute_text(attribute.value) for owner in owners for attribute in owner.attributes}
     return all(found.get(name) == value for name, value in wanted.items())
-
-
-def _text(value: Any) -> str:
-    kind = value.WhichOneof("value")
-    if kind == "bytes_value":
-        return base64.b64encode(value.bytes_value).decode()
-    plain = otlp.plain_value(otlp.any_value_json(value)) if kind else ""
-    return plain if isinstance(plain, str) else otlp.json_text(plain)

@@ -118,10 +118,7 @@ def _number(value: float) -> float:
 
 def _metadata_json(row: Observation, query: ObservationQuery) -> dict[str, Any]:
     whole = row.metadata.keys() if "io" in query.fields else query.expand
-    return {
-        key: metadata_value(text if key in whole else text[:_METADATA_CUT])
-        for key, text in row.metadata.items()
-    }
+    return {key: metadata_value(text if key in whole else text[:_METADATA_CUT]) for key, text in row.metadata.items()}
 
 
 def metadata_value(text: str) -> Any:

@@ -135,9 +135,7 @@ def authorization_refusal(header: str | None, credentials: Credentials) -> Respo
     except binascii.Error:
         given = b""
     if scheme.lower() != "basic" or not hmac.compare_digest(given, expected):
-        return answer(
-            {"message": "Invalid credentials. Confirm that you've configured the correct host."}, 401
-        )
+        return answer({"message": "Invalid credentials. Confirm that you've configured the correct host."}, 401)
     return None
 
 
@@ -189,9 +187,7 @@ async def _old_ingestion(request: Request) -> Response:
         batch = (await request.json())["batch"]
         errors = [_event_error(event) for event in batch]
     except (ValueError, KeyError, TypeError):
-        return answer(
-            {"message": "Invalid request data", "errors": ["batch must be an array of events"]}, 400
-        )
+        return answer({"message": "Invalid request data", "errors": ["batch must be an array of events"]}, 400)
     return answer({"successes": [], "errors": errors}, 207)
 
 
@@ -224,13 +220,10 @@ class _Ingest:
         version = request.headers.get("x-langfuse-ingestion-version", "")
         if re.fullmatch(r"\d+", version) and int(version) > _MAX_INGESTION_VERSION:
             message = (
-                f'Unsupported x-langfuse-ingestion-version: "{version}". '
-                f'Maximum supported: "{_MAX_INGESTION_VERSION}".'
+                f'Unsupported x-langfuse-ingestion-version: "{version}". Maximum supported: "{_MAX_INGESTION_VERSION}".'
             )
             return answer({"error": message}, 400)
-        return await run_in_threadpool(
-            self._store_export, body, dict(request.headers), fault_of(request.scope)
-        )
+        return await run_in_threadpool(self._store_export, body, dict(request.headers), fault_of(request.scope))
 
     def _store_export(self, body: bytes, headers: Mapping[str, str], fault: Fault) -> Response:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()

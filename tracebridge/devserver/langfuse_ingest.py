@@ -432,9 +432,7 @@ def _parameter(value: Any) -> Any:
 
 def _resource_only(span: ReceivedSpan) -> Attributes:
     return {
-        name: span.resource[name]
-        for name in _ENVIRONMENTS
-        if span.resource.get(name) and not span.attributes.get(name)
+        name: span.resource[name] for name in _ENVIRONMENTS if span.resource.get(name) and not span.attributes.get(name)
     }
 
 

@@ -179,9 +179,7 @@ _EQUAL = {
 def _simple_conditions(single: Mapping[str, str], environments: Sequence[str]) -> dict[str, Condition]:
     """Conditions by column of the filter language, so that a `filter` on the same column can replace them."""
     conditions = {
-        name: Condition(f"{column} = ?", (single[name],))
-        for name, column in _EQUAL.items()
-        if single.get(name)
+        name: Condition(f"{column} = ?", (single[name],)) for name, column in _EQUAL.items() if single.get(name)
     }
     if single.get("level") and single["level"] not in _LEVELS:
         options = "|".join(f'"{level}"' for level in _LEVELS)
@@ -295,9 +293,7 @@ def parse_filter(text: str | None) -> list[tuple[str, Condition]]:
     except ValueError:
         raise _invalid("filter", code="custom", message="Invalid JSON in filter parameter") from None
     if not isinstance(entries, list):
-        raise _invalid(
-            "filter", expected="array", code="invalid_type", message="Invalid input: expected array"
-        )
+        raise _invalid("filter", expected="array", code="invalid_type", message="Invalid input: expected array")
     return [_filter_condition(index, entry) for index, entry in enumerate(entries)]
 
 
@@ -349,11 +345,7 @@ def _typed_condition(kind: str, expression: str, entry: Mapping[str, Any]) -> Co
         known = {"=": "=", "<>": "<>"}
         return Condition(f"{expression} {known[operator]} ?", (bool(value),)) if operator in known else None
     if kind == "datetime":
-        if (
-            operator not in _COMPARISONS - {"="}
-            or not isinstance(value, str)
-            or not _DATETIME.fullmatch(value)
-        ):
+        if operator not in _COMPARISONS - {"="} or not isinstance(value, str) or not _DATETIME.fullmatch(value):
             return None
         return Condition(f"{expression} {operator} ?", (milliseconds(value),))
     if kind in ("number", "numberObject"):
@@ -370,9 +362,7 @@ def _text_condition(expression: str, operator: Any, value: Any) -> Condition | N
         return None
     if operator in ("starts with", "ends with"):
         part = (
-            f"substr({expression}, 1, length(?))"
-            if operator == "starts with"
-            else f"substr({expression}, -length(?))"
+            f"substr({expression}, 1, length(?))" if operator == "starts with" else f"substr({expression}, -length(?))"
         )
         return Condition(f"{part} = ?", (value, value))
     return Condition(_TEXT[operator].format(expression), (value,)) if operator in _TEXT else None

@@ -15,7 +15,8 @@ import msgspec
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tracebridge.devserver.errors import DevServerError
@@ -144,6 +145,8 @@ def otlp_spans(request: ExportTraceServiceRequest) -> Iterator[OtlpSpan]:
 
 def otlp_span(span: Span, service: str, resource: bytes, scope: bytes) -> OtlpSpan:
     """One span to store."""
+    owners = (Resource.FromString(resource), InstrumentationScope.FromString(scope), span)
+    marks = {mark(attribute.key, attribute_text(attribute.value)) for owner in owners for attribute in owner.attributes}
     return OtlpSpan(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
@@ -152,10 +155,25 @@ def otlp_span(span: Span, service: str, resource: bytes, scope: bytes) -> OtlpSp
         kind=span.kind,
         start_us=span.start_time_unix_nano // 1000,
         duration_us=max(0, span.end_time_unix_nano - span.start_time_unix_nano) // 1000,
+        marks="".join(sorted(marks)),
         resource=resource,
         scope=scope,
         body=span.SerializeToString(),
     )
+
+
+def mark(name: str, text: str) -> str:
+    """A short mark of an attribute; others may have the same one."""
+    return f"{zlib.crc32(f'{name}={text}'.encode()):08x} "
+
+
+def attribute_text(value: AnyValue) -> str:
+    """An attribute's value as the text that Jaeger compares it by."""
+    kind = value.WhichOneof("value")
+    if kind == "bytes_value":
+        return base64.b64encode(value.bytes_value).decode()
+    plain = plain_value(any_value_json(value)) if kind else ""
+    return plain if isinstance(plain, str) else json_text(plain)
 
 
 def service_name(attributes: Any) -> str:
@@ -258,9 +276,7 @@ def received_from_message(request: ExportTraceServiceRequest) -> Iterator[Receiv
         resource = _message_attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
             raw_scope = scope_spans.scope
-            scope = Scope(
-                raw_scope.name or None, raw_scope.version or None, _message_attributes(raw_scope.attributes)
-            )
+            scope = Scope(raw_scope.name or None, raw_scope.version or None, _message_attributes(raw_scope.attributes))
             for span in scope_spans.spans:
                 yield ReceivedSpan(
                     trace_id=span.trace_id.hex(),
@@ -356,9 +372,7 @@ def key_value(key: str, value: Any) -> KeyValue:
     if isinstance(value, list):
         items = [key_value("", item).value for item in value]
         return KeyValue(key=key, value=AnyValue(array_value=ArrayValue(values=items)))
-    return KeyValue(
-        key=key, value=AnyValue(string_value=value if isinstance(value, str) else json_text(value))
-    )
+    return KeyValue(key=key, value=AnyValue(string_value=value if isinstance(value, str) else json_text(value)))
 
 
 def _double_json(number: float) -> float | str:
@@ -381,9 +395,7 @@ _JSON_VALUES: Mapping[str, Any] = {
         else {}
     },
     "kvlist_value": lambda value: {
-        "kvlistValue": {"values": attributes_json(value.kvlist_value.values)}
-        if value.kvlist_value.values
-        else {}
+        "kvlistValue": {"values": attributes_json(value.kvlist_value.values)} if value.kvlist_value.values else {}
     },
 }
 

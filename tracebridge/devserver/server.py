@@ -157,9 +157,7 @@ def serve(
 class _Backend:
     """One start of the backend: its sockets, its store and the servers over them."""
 
-    def __init__(
-        self, settings: Settings, faults: Faults, counts: RequestCounts, started: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, faults: Faults, counts: RequestCounts, started: Callable[[], None]) -> None:
         self._faults = faults
         self._socket = _listening_socket(settings.host, settings.port)
         host, port = self._socket.getsockname()[:2]
@@ -206,8 +204,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         raise DevServerError(f"{host} is no loopback address; use 127.0.0.1 or ::1") from None
     if not parsed.is_loopback:
         raise DevServerError(
-            f"the development backend is unprotected and listens on loopback only, not on {host}; "
-            "use 127.0.0.1 or ::1"
+            f"the development backend is unprotected and listens on loopback only, not on {host}; use 127.0.0.1 or ::1"
         )
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only where it is.

@@ -15,7 +15,7 @@ import msgspec
 from tracebridge.devserver.errors import DevServerError
 
 _APPLICATION_ID = 0x74726264  # "trbd": tells our files from anybody else's
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 
 class Observation(msgspec.Struct, kw_only=True):
@@ -66,6 +66,8 @@ class OtlpSpan(msgspec.Struct, kw_only=True):
     kind: int
     start_us: int
     duration_us: int
+    marks: str
+    """Of each attribute of span, scope and resource a short mark, so that a search need not parse every body."""
     resource: bytes
     scope: bytes
     body: bytes
@@ -89,7 +91,7 @@ CREATE INDEX observation_session ON observation (session_id, start_ms);
 CREATE INDEX observation_start ON observation (start_ms, trace_hash, id);
 
 CREATE TABLE part (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, body BLOB);
-CREATE TABLE span (trace_id, span_id, service, name, kind, start_us, duration_us, visible_ms,
+CREATE TABLE span (trace_id, span_id, service, name, kind, start_us, duration_us, visible_ms, marks,
                    resource REFERENCES part, scope REFERENCES part, body BLOB);
 CREATE INDEX span_trace ON span (trace_id, span_id);
 CREATE INDEX span_start ON span (start_us);
@@ -178,12 +180,12 @@ class Store:
             rows = [
                 (
                     span.trace_id, span.span_id, span.service, span.name, span.kind, span.start_us,
-                    span.duration_us, visible_ms, self._part(span.resource, parts),
+                    span.duration_us, visible_ms, span.marks, self._part(span.resource, parts),
                     self._part(span.scope, parts), span.body,
                 )
                 for span in spans
             ]  # fmt: skip
-            self._connection.executemany("INSERT INTO span VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._connection.executemany("INSERT INTO span VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
 
     def spans(self, trace_id: str) -> list[OtlpSpan]:
         """The visible spans of a trace, in order of storing."""
@@ -212,11 +214,12 @@ class Store:
         return [(name, kind) for name, kind in self._select(sql, (service, _now_ms()))]
 
     def replace_span(self, trace_id: str, span_id: str, old: bytes, new: OtlpSpan) -> None:
-        """Put another body, name, kind and time in the place of a stored span."""
+        """Put another body, and what is known of it, in the place of a stored span."""
+        known = (new.body, new.marks, new.name, new.kind, new.start_us, new.duration_us)
         self._change(
-            "UPDATE span SET body = ?, name = ?, kind = ?, start_us = ?, duration_us = ? "
+            "UPDATE span SET body = ?, marks = ?, name = ?, kind = ?, start_us = ?, duration_us = ? "
             "WHERE trace_id = ? AND span_id = ? AND body = ?",
-            (new.body, new.name, new.kind, new.start_us, new.duration_us, trace_id, span_id, old),
+            (*known, trace_id, span_id, old),
         )
 
     def delete_span(self, trace_id: str, span_id: str) -> int:
@@ -225,7 +228,7 @@ class Store:
 
     def _spans(self, where: Condition, order: str) -> list[OtlpSpan]:
         sql = (
-            "SELECT trace_id, span_id, service, name, kind, start_us, duration_us, r.body, s.body, span.body "
+            "SELECT trace_id, span_id, service, name, kind, start_us, duration_us, marks, r.body, s.body, span.body "
             "FROM span JOIN part r ON r.id = span.resource JOIN part s ON s.id = span.scope "
             f"WHERE visible_ms <= ? AND {where.sql} ORDER BY {order}"
         )
@@ -235,12 +238,8 @@ class Store:
     def _part(self, body: bytes, known: dict[bytes, int]) -> int:
         if body not in known:
             digest = hashlib.sha256(body).digest()
-            self._connection.execute(
-                "INSERT OR IGNORE INTO part (digest, body) VALUES (?, ?)", (digest, body)
-            )
-            (known[body],) = self._connection.execute(
-                "SELECT id FROM part WHERE digest = ?", (digest,)
-            ).fetchone()
+            self._connection.execute("INSERT OR IGNORE INTO part (digest, body) VALUES (?, ?)", (digest, body))
+            (known[body],) = self._connection.execute("SELECT id FROM part WHERE digest = ?", (digest,)).fetchone()
         return known[body]
 
     def _select(self, sql: str, params: Sequence[Any]) -> list[Any]:
