@@ -104,15 +104,13 @@ def as_count(value: Json) -> int | None:
 def value_at(usage: Mapping[str, Json], path: Path) -> Json:
     """What stands at `path` in a usage object; None when nothing does."""
     value: Json = usage.get(path[0])
-    if len(path) == 1:
-        return value
     for key in path[1:]:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def _input_with_cached(usage: Mapping[str, Json], given: int | None) -> int | None:
-    if given is None or not _leaves_out_cached(usage):
+    if given is None or usage.keys().isdisjoint(_CACHE_BESIDE_INPUT) or not _leaves_out_cached(usage):
         return given
     whole = given
     for key in _CACHE_BESIDE_INPUT:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.test_shipper import write_session
+from tests.delivery.rig import write_session
 from tracebridge.delivery.backlog import Backlog
 from tracebridge.delivery.state import Advance, Batch, SpanRef, State
 from tracebridge.journal import layout

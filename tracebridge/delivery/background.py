@@ -168,7 +168,7 @@ class _Lane:
             while not self._stopping.is_set():
                 with self._changed:
                     asked = self._asked
-                round_ = shipper.round()
+                round_ = shipper.round(asked)
                 self.trouble = shipper.trouble
                 if round_.is_done:
                     self._catch_up(asked)

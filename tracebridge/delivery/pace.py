@@ -6,8 +6,8 @@ import threading
 import time
 from typing import Final, Protocol
 
-SLICE_S: Final = 100e-6
-REST_S: Final = 50e-6
+SLICE_S: Final = 50e-6
+REST_S: Final = 100e-6
 _TURN_WAIT_S: Final = 5e-3
 
 
@@ -47,8 +47,10 @@ class Unhurried:
         """Rest if this slice of work is over, then wait for a turn."""
         if self._has_turn and time.perf_counter() - self._began < SLICE_S:
             return
-        self.idle()
-        time.sleep(REST_S)
+        if self._has_turn:
+            # the turn is kept meanwhile, so that it is the agent's time and not the next shipper's
+            time.sleep(REST_S)
+            self.idle()
         # a shipper that hangs in the middle of its turn must not stop the others
         self._has_turn = self._turns.lock.acquire(timeout=_TURN_WAIT_S)
         self._began = time.perf_counter()

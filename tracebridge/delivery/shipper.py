@@ -20,7 +20,7 @@ import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
-from tracebridge.delivery.backoff import Backoff
+from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
 from tracebridge.delivery.collect import Collector
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.rules import rules_of
@@ -35,6 +35,9 @@ from tracebridge.span import Span
 
 MAX_IN_FLIGHT: Final = 4
 """How many requests are out at once."""
+LOOK_EVERY_S: Final = 0.5
+"""How long events may gather before they are sent, in seconds: each request costs the agent's process some work."""
+SETTLE_EVERY_S: Final = 0.05
 PAUSED_RECHECK_S: Final = 300.0
 """How long a sink whose credentials were refused is left alone, in seconds."""
 
@@ -45,7 +48,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round came to."""
 
     is_done: bool
-    """Whether everything that could be read has been taken by the backend."""
+    """Whether everything that was written before the request that `round` was told of has been taken by the backend."""
     wait_s: float
     """How soon there is something to do again, in seconds, if nothing new is written before."""
 
@@ -90,27 +93,32 @@ class Shipper:
         self._not_before = 0.0
         self._trouble = ""
         self._said = ("", "")
+        self._looked_for = 0
+        self._look_at = 0.0
         for batch in self._state.in_flight(self._target):
             (self._ready if batch.fate == "unsent" else self._unsettled).append(batch)
 
-    def round(self) -> Round:
-        """Do what can be done now, without waiting for the backend."""
+    def round(self, request: int = 1) -> Round:
+        """Do what can be done now, without waiting for the backend.
+
+        Events are left to gather between two looks at the journal. A `request` of a higher number than any before asks
+        to look now, at the latest.
+        """
         self._take_answers()
         if self._is_held_back():
             return Round(is_done=False, wait_s=self._not_before - time.monotonic())
         self._settle_unknown()
-        while self._ready and self._has_room():
-            self._send(self._ready.popleft())
-        self._watch.refresh(self._pace)
-        while self._has_room() and not self._is_held_back() and self._write_down_more():
-            while self._ready and self._has_room():
-                self._send(self._ready.popleft())
-            self._take_answers()
-        is_done = not (self._sending or self._ready or self._unsettled or self._collector.has_more)
-        if is_done:
-            self._watch.settle()
+        self._send_ready()
+        is_time = request > self._looked_for or self._collector.has_more or time.monotonic() >= self._look_at
+        if is_time and self._has_room():
+            self._look(request)
+        is_delivered = not (self._sending or self._ready or self._unsettled)
+        if is_delivered and self._looked_for > 0:
             self._say("idle", "everything is delivered")
-        return Round(is_done=is_done, wait_s=0.05 if self._unsettled else 0.25)
+        return Round(
+            is_done=is_delivered and self._looked_for >= request,
+            wait_s=SETTLE_EVERY_S if self._unsettled else self._until_next_look(),
+        )
 
     def wait(self, timeout_s: float) -> None:
         """Wait until an answer has come, `wake` was called or the time has passed."""
@@ -138,7 +146,26 @@ class Shipper:
         self._sink.close()
         self._state.close()
 
-    # --- sending ----------------------------------------------------------------------------------------------------
+    # --- reading and sending ----------------------------------------------------------------------------------------
+
+    def _look(self, request: int) -> None:
+        """Read what is unread, as long as there is room for it on the way."""
+        self._watch.refresh(self._pace)
+        while self._has_room() and not self._is_held_back() and self._write_down_more():
+            self._send_ready()
+            self._take_answers()
+        if not self._collector.has_more and self._has_room() and not self._is_held_back():
+            self._looked_for = max(self._looked_for, request)
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._watch.settle()
+
+    def _until_next_look(self) -> float:
+        """In seconds; while there is no room an answer will end the wait."""
+        return max(0.0, self._look_at - time.monotonic()) if self._has_room() else LOOK_EVERY_S
+
+    def _send_ready(self) -> None:
+        while self._ready and self._has_room():
+            self._send(self._ready.popleft())
 
     def _has_room(self) -> bool:
         return len(self._sending) < MAX_IN_FLIGHT
@@ -184,10 +211,10 @@ class Shipper:
                 self._works_again()
                 self._partly_rejected(batch, receipt)
             case Outcome.RETRY:
-                self._hold_back(self._backoff.failed(receipt.retry_after_s), "backing off", receipt.message)
+                self._back_off(receipt.message, receipt.retry_after_s)
                 self._later(batch)
             case Outcome.UNKNOWN:
-                self._hold_back(self._backoff.failed(receipt.retry_after_s), "backing off", receipt.message)
+                self._back_off(receipt.message, receipt.retry_after_s)
                 self._unsettled.append(batch)
             case Outcome.REJECTED | Outcome.TOO_LARGE:
                 self._works_again()
@@ -244,7 +271,7 @@ class Shipper:
             lost = self._missing(batch)
         except BackendError as error:
             self._unsettled.append(batch)
-            self._hold_back(self._backoff.failed(), "backing off", str(error))
+            self._back_off(str(error))
             return False
         if not lost:
             self._state.confirm(self._target, batch)
@@ -269,6 +296,11 @@ class Shipper:
             self.wait(left)
 
     # --- how it is going --------------------------------------------------------------------------------------------
+
+    def _back_off(self, why: str, asked_s: float | None = None) -> None:
+        # several requests that were out together and fail together are one failure
+        seconds = (asked_s or 0.0) if self._is_held_back() else self._backoff.failed(asked_s)
+        self._hold_back(min(seconds, LONGEST_ASKED_S), "backing off", why)
 
     def _hold_back(self, seconds: float, state: str, why: str) -> None:
         self._not_before = max(self._not_before, time.monotonic() + seconds)

@@ -76,12 +76,12 @@ def compare(expected: Iterable[Span], observed: Iterable[Span], losses: Sequence
             match = min(copies, key=lambda copy: len(_differing(span, copy)))
             copies.remove(match)
             differences, names = _difference(span, match, losses)
-            for name in names:
-                met[name] += 1
             if differences:
                 findings.append(_finding("different", span, differences))
-            else:
-                equal += 1
+                continue
+            equal += 1
+            for name in names:
+                met[name] += 1
         findings += [_finding(_surplus_kind(copy, span_id in wanted), copy) for copy in copies]
     return Comparison(
         expected=sum(map(len, wanted.values())),

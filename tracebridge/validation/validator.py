@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -96,11 +96,15 @@ class Validator:
         if session_id is not None and not owed:
             tally.could_not_compare("no such session in the trace folder or in a backfilled one", session_id)
         deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
-        for done, (owed_id, journals) in enumerate(owed.items(), start=1):
-            if not self._validate_session(owed_id, journals, deadline, tally):
+        remaining = deque(owed)
+        while remaining:
+            owed_id = remaining.popleft()
+            if not self._validate_session(owed_id, owed[owed_id], deadline, tally):
                 break
             if progress is not None:
-                progress(done, len(owed))
+                progress(len(owed) - len(remaining), len(owed))
+        for owed_id in remaining:
+            tally.could_not_compare("not reached: the backend cannot be read", owed_id)
         return tally.verdict()
 
     def _owed(self, session_id: str | None) -> dict[str, list[_Journal]]:
@@ -128,24 +132,31 @@ class Validator:
         except BackendError as error:
             tally.could_not_compare(f"the backend cannot be read: {error}", session_id)
             return False
-        if comparison.defects and is_outdated:
-            tally.could_not_compare("written to while it was compared; validate it again", session_id)
-        elif _has_missing(comparison) and self._is_pending(expected, session_id):
+        if comparison is None:
             tally.could_not_compare("not delivered yet; run `tracebridge ship`", session_id)
+        elif comparison.defects and is_outdated:
+            tally.could_not_compare("written to while it was compared; validate it again", session_id)
         else:
             tally.add(comparison, Counter(span.kind for span in expected.spans))
         return True
 
-    def _compared(self, expected: _Expected, session_id: str, deadline: float) -> Comparison:
+    def _compared(self, expected: _Expected, session_id: str, deadline: float) -> Comparison | None:
         """Compare, again and again while something accepted does not show yet, up to the deadline.
 
         All sessions share the deadline: what was accepted before the first was compared has had its time by then.
+        None if something is missing that was not delivered.
         """
         while True:
+            # asked before the backend is: what is delivered in between is not missing
+            is_pending = self._is_pending(expected, session_id)
             observed = self._observed(session_id, expected.spans)
             wanted = self._under_the_rules_sent(expected, observed)
             comparison = compare(wanted, observed, self._capabilities.losses)
-            if not _has_missing(comparison) or time.monotonic() > deadline:
+            if not _has_missing(comparison):
+                return comparison
+            if is_pending:
+                return None
+            if time.monotonic() > deadline:
                 return comparison
             time.sleep(RECHECK_S)
 
