@@ -1,0 +1,48 @@
+"""The settings of a `langfuse` sink. Imports no vendor package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
+
+import msgspec
+
+from tracebridge.secret import Secret
+
+Host = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^https?://[^/\s]+",
+        description="the address of a LangFuse server, such as https://cloud.langfuse.com",
+    ),
+]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a LangFuse project is and how to get in."""
+
+    host: Host
+    """Address of the server, without the API's path."""
+    public_key: str
+    secret_key: Secret
+    timeout: Seconds = 20.0
+    """Seconds that one request may take."""
+    visibility_lag: Seconds = 10.0
+    """Seconds after which what was accepted can be read, as a rule; the server stores in the background."""
+    ca_file: str = ""
+    """A PEM file with the authority that signed the server's certificate, if it is not a public one."""
+
+    @property
+    def base_url(self) -> str:
+        """The address without a slash at its end."""
+        return self.host.rstrip("/")
+
+
+ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
+    "host": ("LANGFUSE_BASE_URL", "LANGFUSE_HOST"),
+    "public_key": ("LANGFUSE_PUBLIC_KEY",),
+    "secret_key": ("LANGFUSE_SECRET_KEY",),
+    "timeout": ("LANGFUSE_TIMEOUT",),
+}
+"""The variables of LangFuse's own SDK, in its order of precedence."""

@@ -1,0 +1,26 @@
+"""What LangFuse is known not to keep."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tracebridge.sink import Loss
+from tracebridge.span import Span
+from tracebridge_langfuse.observation import MS
+
+
+def _in_milliseconds(span: Span) -> Span:
+    return msgspec.structs.replace(
+        span, start_ns=span.start_ns - span.start_ns % MS, end_ns=span.end_ns - span.end_ns % MS
+    )
+
+
+LOSSES: Final = (
+    Loss(
+        name="time-in-milliseconds",
+        words="LangFuse cuts start and end times to whole milliseconds.",
+        apply=_in_milliseconds,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The OpenTelemetry sink: OTLP with GenAI names, and a reader for Jaeger."""

@@ -1,0 +1,130 @@
+"""The sink's settings. Importing this loads no vendor package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from tracebridge.secret import Secret
+
+Protocol = Literal["http/protobuf", "grpc"]
+Compression = Literal["gzip", "none"]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+_DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
+    "http/protobuf": "http://localhost:4318",
+    "grpc": "http://localhost:4317",
+}
+_TRACES_PATH: Final = "/v1/traces"
+
+ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
+    "traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",),
+    "base_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT",),
+    "protocol": ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    "headers": ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+    "timeout_ms": ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"),
+    "compression": ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+    "insecure": ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"),
+    "certificate": ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    "client_certificate": (
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    ),
+    "client_key": ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+    "service_name": ("OTEL_SERVICE_NAME",),
+    "resource": ("OTEL_RESOURCE_ATTRIBUTES",),
+}
+"""OpenTelemetry's variables; those of the traces signal come before the general ones."""
+
+
+class JaegerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the spans can be read back: Jaeger's query API, `/api/v3`."""
+
+    type: Literal["jaeger"] = "jaeger"
+    url: str
+    """The query service, e.g. `http://localhost:16686`, with its base path if it has one."""
+    headers: dict[str, Secret] = {}
+    """Sent with every request, e.g. for a proxy that asks for credentials."""
+    timeout: Seconds = 30.0
+    """Seconds that one request may take."""
+    visibility_lag: Seconds = 5.0
+    """Seconds that may pass, as a rule, before what was sent can be read back."""
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        _check_url("reader.url", self.url)
+
+
+class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of an `otel` sink; the defaults are OpenTelemetry's."""
+
+    endpoint: str = ""
+    """Where to send to. Over HTTP, `/v1/traces` is put at the end of it unless it stands there."""
+    traces_endpoint: str = ""
+    """Where to send to, taken as it is. `endpoint` comes first."""
+    base_endpoint: str = ""
+    """Where all signals are sent to; as `endpoint`, which comes first."""
+    protocol: Protocol = "http/protobuf"
+    headers: dict[str, Secret] = {}
+    """Sent with every request, e.g. for credentials."""
+    timeout: Seconds | None = None
+    """Seconds that one request may take."""
+    timeout_ms: Seconds | None = None
+    """The same in milliseconds, as the environment has it; `timeout` comes first."""
+    compression: Compression = "none"
+    insecure: bool = False
+    """Whether a gRPC endpoint without `http://` or `https://` is spoken to in plain text."""
+    certificate: str = ""
+    """A PEM file of the authorities to trust."""
+    client_certificate: str = ""
+    """A PEM file of the client's certificate, for mutual TLS."""
+    client_key: str = ""
+    """A PEM file of the client's key."""
+    service_name: str = ""
+    service_version: str = ""
+    resource: dict[str, str] = {}
+    """Further resource attributes."""
+    reader: JaegerSettings | None = None
+    """Where the spans can be read back; without it the sink cannot be validated."""
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        if self.protocol == "http/protobuf":
+            _check_url("endpoint", self.url)
+        if self.client_key and not self.client_certificate:
+            raise ValueError("client_key is given without client_certificate")
+
+    @property
+    def url(self) -> str:
+        """Where requests go to, complete."""
+        address = self.endpoint or self.traces_endpoint or self.base_endpoint or _DEFAULT_ENDPOINT[self.protocol]
+        if self.protocol == "grpc":
+            return address if "://" in address else f"{'http' if self.insecure else 'https'}://{address}"
+        if not self.endpoint and self.traces_endpoint:
+            return address
+        parts = urlsplit(address)
+        path = parts.path.rstrip("/")
+        if not path.endswith(_TRACES_PATH):
+            path += _TRACES_PATH
+        return urlunsplit(parts._replace(path=path))
+
+    @property
+    def timeout_s(self) -> float:
+        """How long one request may take, in seconds."""
+        if self.timeout is not None:
+            return self.timeout
+        return 10.0 if self.timeout_ms is None else self.timeout_ms / 1000
+
+    @property
+    def service(self) -> str:
+        """The service that the spans stand under."""
+        return self.service_name or self.resource.get("service.name") or "agent"
+
+
+def _check_url(key: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{key}: expected http://host:port or https://host:port")

@@ -1,0 +1,79 @@
+"""The `otel` sink type, which the entry point names. Vendor packages load only when it opens something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from tracebridge.errors import MissingExtraError
+from tracebridge.sink import Capabilities, Reader, Sink
+from tracebridge_otel.configuration import ENVIRONMENT, OtelSettings
+from tracebridge_otel.losses import TIME_IN_MICROSECONDS
+from tracebridge_otel.mapping import MAPPING_VERSION
+
+_MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""What a gRPC server takes unless it is told otherwise; OTLP/HTTP receivers take more."""
+
+
+class OtelSinkType:
+    """OpenTelemetry backends: Jaeger, a Collector, anything that takes OTLP."""
+
+    @property
+    def settings(self) -> type[msgspec.Struct]:
+        """The record of the sink's settings."""
+        return OtelSettings
+
+    @property
+    def environment(self) -> Mapping[str, Sequence[str]]:
+        """OpenTelemetry's own variables."""
+        return ENVIRONMENT
+
+    @property
+    def extra(self) -> str:
+        """The extra that brings the sink's packages."""
+        return "otel"
+
+    def capabilities(self, settings: msgspec.Struct) -> Capabilities:
+        """What a sink with these settings declares."""
+        reader = cast(OtelSettings, settings).reader
+        return Capabilities(
+            mapping_version=MAPPING_VERSION,
+            max_request_bytes=_MAX_REQUEST_BYTES,
+            readable=reader is not None,
+            visibility_lag_s=reader.visibility_lag if reader else 0.0,
+            losses=(TIME_IN_MICROSECONDS,) if reader else (),
+        )
+
+    def endpoint(self, settings: msgspec.Struct) -> str:
+        """Where the sink sends to, without credentials."""
+        parts = urlsplit(cast(OtelSettings, settings).url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def open_sink(self, settings: msgspec.Struct) -> Sink:
+        """Open the sink."""
+        try:
+            from tracebridge_otel.sink import OtelSink
+        except ImportError as error:
+            raise _missing(error) from error
+        return OtelSink.open(cast(OtelSettings, settings))
+
+    def open_reader(self, settings: msgspec.Struct) -> Reader:
+        """Open the reader."""
+        try:
+            from tracebridge_otel.reader import JaegerReader
+        except ImportError as error:
+            raise _missing(error) from error
+        return JaegerReader.open(cast(OtelSettings, settings))
+
+
+def _missing(error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"the otel sink needs packages that are not installed ({error}); "
+        "install them with: pip install 'tracebridge[otel]'"
+    )
+
+
+sink_type = OtelSinkType()

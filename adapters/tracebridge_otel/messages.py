@@ -1,0 +1,232 @@
+"""Chat content to the conventions' message structure (a role and parts) and exactly back.
+
+What the structure has no place for rides along in it: keys that it does not know stay on the message, which
+its schema allows, and what is no message at all becomes a part of a type of our own. So every JSON value has
+a form, and `input_of(input_form(value)) == value`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tracebridge.event import Json
+from tracebridge_otel import names
+
+
+class Reply(NamedTuple):
+    """What a model answered."""
+
+    thinking: Json = None
+    content: Json = None
+    tool_calls: list[Json] = []  # noqa: RUF012  # never changed
+
+
+def input_form(value: Json) -> Json:
+    """The messages for an input: a list of chat messages, a text, or any other JSON value."""
+    if isinstance(value, list):
+        return [_message_form(message) for message in value]
+    if isinstance(value, str):
+        return [{"role": "user", "parts": [_text_part(value)], names.FORM: "text"}]
+    return [{"role": "user", "parts": [_verbatim(value)], names.FORM: "value"}]
+
+
+def input_of(form: Json) -> Json:
+    """The input that messages stand for; what is not in the form of messages is returned as it is."""
+    match form:
+        case [{"parts": [{"content": content}], names.FORM: "text"}]:
+            return content
+        case [{"parts": [{"value": value}], names.FORM: "value"}]:
+            return value
+        case list():
+            return [_message_of(message) for message in form]
+    return form
+
+
+def reply_form(reply: Reply) -> Json:
+    """The messages for a model's answer."""
+    parts: list[Json] = []
+    if isinstance(reply.thinking, str):
+        parts.append({"type": "reasoning", "content": reply.thinking})
+    elif reply.thinking is not None:
+        parts.append({**_verbatim(reply.thinking), names.FORM: "thinking"})
+    if isinstance(reply.content, str):
+        parts.append(_text_part(reply.content))
+    elif reply.content is not None:
+        parts.append(_verbatim(reply.content))
+    parts.extend(map(_call_form, reply.tool_calls))
+    return [{"role": "assistant", "parts": parts}]
+
+
+def reply_of(form: Json) -> Reply:
+    """The answer that messages stand for; what is not in their form is returned as the answer's content."""
+    match form:
+        case [{"parts": list(parts)}]:
+            pass
+        case _:
+            return Reply(content=form)
+    thinking: Json = None
+    content: Json = None
+    tool_calls: list[Json] = []
+    for part in parts:
+        match part:
+            case {"type": "reasoning", "content": text}:
+                thinking = text
+            case {"type": "text", "content": text}:
+                content = text
+            case {"type": names.VERBATIM, names.FORM: "thinking", "value": value}:
+                thinking = value
+            case {"type": names.VERBATIM, "value": value}:
+                content = value
+            case {"type": "tool_call"}:
+                tool_calls.append(_call_of(part))
+    return Reply(thinking=thinking, content=content, tool_calls=tool_calls)
+
+
+def tools_form(definitions: list[Json]) -> Json:
+    """The conventions' form of tool definitions."""
+    return [_tool_form(definition) for definition in definitions]
+
+
+def tools_of(form: Json) -> list[Json]:
+    """The tool definitions that `form` stands for."""
+    return [_tool_of(tool) for tool in form] if isinstance(form, list) else []
+
+
+def _message_form(message: Json) -> Json:
+    if type(message) is dict and len(message) == len(_USUAL_KEYS):
+        # by far the most messages are just this, and a `match` takes several times as long to see it
+        role, content = map(message.get, _USUAL_KEYS)
+        if type(role) is str and type(content) is str:
+            return {"role": role, "parts": [_text_part(content)]}
+    if isinstance(message, dict) and isinstance(message.get("role"), str):
+        form = _structured(message)
+        if _message_of(form) == message:
+            return form
+    return {"role": "user", "parts": [_verbatim(message)]}
+
+
+def _structured(message: dict[str, Json]) -> dict[str, Json]:
+    rest = {key: value for key, value in message.items() if key not in _OWN_KEYS}
+    parts: list[Json] = []
+    form: dict[str, Json] = {"role": message["role"], "parts": parts}
+    match rest:
+        case {"content": str(content), "tool_call_id": str(call_id)}:
+            parts.append({"type": "tool_call_response", "id": call_id, "response": content})
+            del rest["content"], rest["tool_call_id"]
+        case {"content": str(content)}:
+            parts.append(_text_part(content))
+            del rest["content"]
+        case {"content": [_, *_] as items}:
+            parts.extend(map(_part_form, items))
+            form[names.FORM] = "parts"
+            del rest["content"]
+    match rest:
+        case {"tool_calls": [_, *_] as calls}:
+            parts.extend(map(_call_form, calls))
+            del rest["tool_calls"]
+    return {**form, **rest}
+
+
+def _message_of(form: Json) -> Json:
+    match form:
+        case {"parts": [{"type": names.VERBATIM, "value": value}]}:
+            return value
+        case {"role": role, "parts": list(parts)}:
+            message = {"role": role}
+        case _:
+            return form
+    message.update((key, value) for key, value in form.items() if key not in _OWN_KEYS)
+    content: list[Json] = []
+    calls: list[Json] = []
+    in_parts = form.get(names.FORM) == "parts"
+    for part in parts:
+        match part:
+            case {"type": "tool_call"}:
+                calls.append(_call_of(part))
+            case {"type": "text", "content": text} if not in_parts:
+                message["content"] = text
+            case {"type": "tool_call_response", "id": call_id, "response": response} if not in_parts:
+                message["content"] = response
+                message["tool_call_id"] = call_id
+            case _:
+                content.append(_part_of(part))
+    if in_parts:
+        message["content"] = content
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def _part_form(item: Json) -> Json:
+    match item:
+        case {"type": "text", "text": str(text), **rest} if not rest:
+            return _text_part(text)
+        case {"type": str()}:
+            return item
+    return _verbatim(item)
+
+
+def _part_of(part: Json) -> Json:
+    match part:
+        case {"type": "text", "content": str(text), **rest} if not rest:
+            return {"type": "text", "text": text}
+        case {"type": names.VERBATIM, "value": value}:
+            return value
+    return part
+
+
+def _call_form(call: Json) -> Json:
+    match call:
+        case {
+            "id": call_id,
+            "type": "function",
+            "function": {"name": name, "arguments": arguments, **more},
+            **rest,
+        } if not more and not rest:
+            form = {"type": "tool_call", "id": call_id, "name": name, "arguments": arguments}
+            return {**form, names.FORM: "function"}
+        case {"name": str()} if "type" not in call and names.FORM not in call:
+            return {"type": "tool_call", **call}
+    return {"type": "tool_call", "name": "", names.FORM: "value", "value": call}
+
+
+def _call_of(form: Json) -> Json:
+    match form:
+        case {names.FORM: "function", "id": call_id, "name": name, "arguments": arguments}:
+            return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        case {names.FORM: "value", "value": value}:
+            return value
+    return {key: value for key, value in form.items() if key != "type"}
+
+
+def _tool_form(definition: Json) -> Json:
+    match definition:
+        case {"type": "function", "function": {"name": str()} as function, **rest} if (
+            not rest and "type" not in function and names.FORM not in function
+        ):
+            return {"type": "function", **function, names.FORM: "function"}
+        case {"type": str(), "name": str()} if names.FORM not in definition:
+            return definition
+    return {"type": names.VERBATIM, "name": "", names.FORM: "value", "value": definition}
+
+
+def _tool_of(form: Json) -> Json:
+    match form:
+        case {names.FORM: "value", "value": value}:
+            return value
+        case {names.FORM: "function"}:
+            function = {key: value for key, value in form.items() if key not in ("type", names.FORM)}
+            return {"type": "function", "function": function}
+    return form
+
+
+def _text_part(text: str) -> dict[str, Json]:
+    return {"type": "text", "content": text}
+
+
+def _verbatim(value: Json) -> dict[str, Json]:
+    return {"type": names.VERBATIM, "value": value}
+
+
+_USUAL_KEYS = ("role", "content")
+_OWN_KEYS = ("role", "parts", names.FORM)

@@ -1,0 +1,98 @@
+"""What a span keeps besides its attributes, and the two of them while a span is being written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tracebridge.event import Json
+from tracebridge.span import Edge, Extent, Prompt, SpanError, SpanKind
+from tracebridge_otel import names
+from tracebridge_otlp.wire import Attributes
+
+INT64: Final = range(-(2**63), 2**63)
+"""The integers that an attribute can hold."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a span keeps that no attribute of the conventions can hold."""
+
+    kind: SpanKind | None = None
+    """Where no operation's name tells it."""
+    name: str | None = None
+    """Where neither the kind nor the tool's name tells it."""
+    run_id: str = ""
+    turn: int = 0
+    remote_parent: bool = False
+    extent: Extent = "whole"
+    start_ns: int | None = None
+    """Both times, where OTLP cannot hold them: before 1970, after 2262, or an end before the start."""
+    end_ns: int | None = None
+    opened: Edge | None = None
+    closed: Edge | None = None
+    json: list[str] = []
+    """The attributes whose text is JSON; any other text is itself."""
+    usage: dict[str, Json] | None = None
+    """The usage object as the agent wrote it, with references in place of counts that have an attribute."""
+    prompt: Prompt | None = None
+    """Where its attributes cannot hold it."""
+    error: SpanError | msgspec.UnsetType | None = msgspec.UNSET
+    """Where status and `error.type` would read back as another one."""
+    values: dict[str, Json] = {}
+    """By field of the span, what no attribute holds, or holds only nearly: the whole value, or entries of an
+    object of which the other entries have attributes."""
+
+
+_decode = msgspec.json.Decoder(Remainder).decode
+
+
+class Writing:
+    """The attributes and the remainder of one span, while they are being filled."""
+
+    def __init__(self) -> None:
+        self.attributes: Attributes = {}
+        self.json: list[str] = []
+        self.prompt: Prompt | None = None
+        self.error: SpanError | msgspec.UnsetType | None = msgspec.UNSET
+        self.values: dict[str, Json] = {}
+
+    def put_text_or_json(self, attribute: str, value: Json) -> None:
+        """Write a text as it is, and any other value as JSON, noted as such."""
+        # an empty text as an attribute does not survive every backend
+        if isinstance(value, str) and value:
+            self.attributes[attribute] = value
+        else:
+            self.put_json(attribute, value)
+            self.json.append(attribute)
+
+    def put_json(self, attribute: str, value: Json) -> None:
+        """Write a value as JSON into an attribute that always holds JSON."""
+        self.attributes[attribute] = _encode(value).decode()
+
+
+def remainder_in(attributes: Attributes) -> Remainder:
+    """The remainder of a span; an empty one where there is none that can be read."""
+    try:
+        return _decode(attributes.get(names.REMAINDER, "{}"))
+    except (msgspec.DecodeError, TypeError):
+        # cut or changed on the way: the rest is read as it stands, and differs
+        return Remainder()
+
+
+def text_in(attributes: Attributes, name: str) -> str:
+    """The text of an attribute; empty where there is none."""
+    value = attributes.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def json_in(value: Json) -> Json:
+    """The JSON value of an attribute; as it stands where it is none, as when a backend has cut it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return value

@@ -1,0 +1,100 @@
+"""Sends spans over OTLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol, Self
+
+from tracebridge.sink import Receipt
+from tracebridge.span import Span
+from tracebridge_otel.configuration import OtelSettings
+from tracebridge_otel.mapping import to_wire
+from tracebridge_otlp.encoding import encode_span, join
+from tracebridge_otlp.grpc_transport import GrpcTransport
+from tracebridge_otlp.http_transport import Certificates, HttpTransport
+from tracebridge_otlp.wire import Attributes, WireScope
+
+
+class Transport(Protocol):
+    """Sends one request and tells what became of it."""
+
+    def post(self, body: bytes) -> Receipt:
+        """Send one request."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class OtelSink:
+    """A `tracebridge.sink.Sink` for any backend that takes OTLP."""
+
+    def __init__(self, transport: Transport, resource: Attributes, scope: WireScope) -> None:
+        """Send by `transport`, under `resource` and `scope`."""
+        self._transport = transport
+        self._resource = resource
+        self._scope = scope
+
+    @classmethod
+    def open(cls, settings: OtelSettings) -> Self:
+        """Open a sink as the settings say; no connection is made yet."""
+        return cls(
+            open_transport(settings),
+            resource_of(settings),
+            WireScope(name="tracebridge", version=_own_version()),
+        )
+
+    def encode(self, span: Span) -> bytes:
+        """Encode one span as a part of a request."""
+        return encode_span(to_wire(span))
+
+    def join(self, parts: Sequence[bytes]) -> bytes:
+        """Make one request of encoded spans."""
+        return join(parts, self._resource, self._scope)
+
+    def deliver(self, request: bytes) -> Receipt:
+        """Send one request and report the answer."""
+        return self._transport.post(request)
+
+    def close(self) -> None:
+        """Release connections."""
+        self._transport.close()
+
+
+def open_transport(settings: OtelSettings) -> Transport:
+    """Open the transport that the settings name."""
+    headers = {name: value.reveal() for name, value in settings.headers.items()}
+    certificates = Certificates(
+        authority=settings.certificate, client=settings.client_certificate, client_key=settings.client_key
+    )
+    transport = GrpcTransport if settings.protocol == "grpc" else HttpTransport
+    return transport(
+        settings.url,
+        headers=headers,
+        timeout_s=settings.timeout_s,
+        compression=settings.compression,
+        certificates=certificates,
+    )
+
+
+def resource_of(settings: OtelSettings) -> Attributes:
+    """The resource that all spans of a sink stand under."""
+    resource: Attributes = {
+        "telemetry.sdk.name": "tracebridge",
+        "telemetry.sdk.language": "python",
+        **settings.resource,
+        "service.name": settings.service,
+    }
+    if settings.service_version:
+        resource["service.version"] = settings.service_version
+    return resource
+
+
+def _own_version() -> str:
+    try:
+        return version("tracebridge")
+    except PackageNotFoundError:
+        # run from a checkout that is not installed
+        return ""

@@ -1,0 +1,192 @@
+"""OTLP over gRPC: one unary call, and what its status means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import grpc
+import msgspec
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from tracebridge.errors import ConfigurationError
+from tracebridge.sink import Outcome, Receipt
+from tracebridge_otlp.answer import partial_success, says_too_large, shortened
+from tracebridge_otlp.http_transport import Certificates, Compression
+from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
+
+_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_STATUS_DETAILS: Final = "grpc-status-details-bin"
+
+_NO_CONNECTION: Final = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+"""How gRPC begins its words on a call for which there never was a connection."""
+
+_OUTCOMES: Final[Mapping[str, Outcome]] = {
+    "INVALID_ARGUMENT": Outcome.REJECTED,
+    "ALREADY_EXISTS": Outcome.REJECTED,
+    "FAILED_PRECONDITION": Outcome.REJECTED,
+    "UNAUTHENTICATED": Outcome.UNAUTHORIZED,
+    "PERMISSION_DENIED": Outcome.UNAUTHORIZED,
+    # nothing takes traces at this address; not the spans' fault
+    "UNIMPLEMENTED": Outcome.RETRY,
+    "NOT_FOUND": Outcome.RETRY,
+    # OTLP lets a client try again only if the server says when; the journal can wait without being told
+    "RESOURCE_EXHAUSTED": Outcome.RETRY,
+    # OTLP: retryable. Yet the spans may have been stored before the call broke off.
+    "CANCELLED": Outcome.UNKNOWN,
+    "DEADLINE_EXCEEDED": Outcome.UNKNOWN,
+    "ABORTED": Outcome.UNKNOWN,
+    "OUT_OF_RANGE": Outcome.UNKNOWN,
+    "DATA_LOSS": Outcome.UNKNOWN,
+    # as HTTP's 500: something broke, perhaps after the spans were stored
+    "INTERNAL": Outcome.UNKNOWN,
+    "UNKNOWN": Outcome.UNKNOWN,
+}
+"""What a status means by its code alone; see `_outcome_of` for those that need more. Any other is UNKNOWN."""
+
+
+class CallFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """A failed gRPC call as far as its meaning depends on it."""
+
+    code: str
+    """The status code's name."""
+    details: str = ""
+    retry_after_s: float | None = None
+    """The delay of the status' `RetryInfo`, which only a server sends."""
+
+
+class GrpcTransport:
+    """Calls one OTLP server. Safe to use from several threads at once."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float = 10.0,
+        compression: Compression = "none",
+        certificates: Certificates = Certificates(),  # noqa: B008  # frozen
+    ) -> None:
+        """Prepare a transport; no connection is made yet.
+
+        Args:
+            endpoint: `https://host:port` for TLS, `http://host:port` or `host:port` for plain text.
+            headers: Sent as metadata with every call. Their values are taken for secrets.
+            timeout_s: How long a call may take, connecting included.
+            compression: How the request is compressed.
+            certificates: Certificates for TLS.
+
+        Raises:
+            ConfigurationError: a certificate cannot be loaded, or a header cannot be sent.
+        """
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        self._place = without_credentials(url)
+        self._redact = Redactor(headers.values(), url)
+        self._timeout_s = timeout_s
+        self._metadata = tuple(header_fields(headers).items())
+        self._channel = _channel(url, compression, certificates)
+        # the request is sent as the bytes that it is: parsing it anew would only cost time
+        self._export = self._channel.unary_unary(
+            _EXPORT, request_serializer=None, response_deserializer=ExportTraceServiceResponse.FromString
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def post(self, body: bytes) -> Receipt:
+        """Send one request and tell what became of it; never raises, never retries."""
+        try:
+            response = self._export(body, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            receipt = receipt_of_call(_failure_of(error))
+        except ValueError as error:
+            # a closed channel, or metadata that gRPC does not take
+            receipt = Receipt(outcome=Outcome.RETRY, message=shortened(f"gRPC call not made: {error}"))
+        else:
+            receipt = partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)
+        if receipt.outcome is Outcome.ACCEPTED:
+            return receipt
+        return msgspec.structs.replace(receipt, message=self._redact(f"{self._place}: {receipt.message}"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._channel.close()
+
+
+def receipt_of_call(failure: CallFailure) -> Receipt:
+    """Tell what a failed call means for the request."""
+    return Receipt(
+        outcome=_outcome_of(failure),
+        retry_after_s=failure.retry_after_s,
+        message=shortened(f"gRPC {failure.code}: {failure.details}"),
+    )
+
+
+def _outcome_of(failure: CallFailure) -> Outcome:
+    if failure.code == "RESOURCE_EXHAUSTED" and says_too_large(failure.details):
+        return Outcome.TOO_LARGE
+    if failure.code == "UNAVAILABLE":
+        # gRPC gives a server that is overloaded and a connection that broke during the call the same code
+        not_taken = failure.retry_after_s is not None or failure.details.startswith(_NO_CONNECTION)
+        return Outcome.RETRY if not_taken else Outcome.UNKNOWN
+    return _OUTCOMES.get(failure.code, Outcome.UNKNOWN)
+
+
+def _failure_of(error: Any) -> CallFailure:
+    return CallFailure(
+        code=error.code().name,
+        details=error.details() or "",
+        retry_after_s=_retry_after_s(error.trailing_metadata()),
+    )
+
+
+def _retry_after_s(metadata: Any) -> float | None:
+    for name, value in metadata or ():
+        if name != _STATUS_DETAILS:
+            continue
+        try:
+            details = Status.FromString(value).details
+            for detail in details:
+                retry_info = RetryInfo()
+                if detail.Unpack(retry_info):
+                    return float(retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9)
+        except DecodeError:
+            return None
+    return None
+
+
+def _channel(url: str, compression: Compression, certificates: Certificates) -> grpc.Channel:
+    parts = urlsplit(url)
+    target = parts.netloc.rpartition("@")[2]
+    compressor = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
+    # the request's size is the sink's own affair, see `Capabilities.max_request_bytes`
+    options = (
+        ("grpc.max_send_message_length", -1),
+        ("grpc.primary_user_agent", "tracebridge"),
+        ("grpc.enable_retries", 0),
+    )
+    if parts.scheme != "https":
+        return grpc.insecure_channel(target, options=options, compression=compressor)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=_pem(certificates.authority),
+        private_key=_pem(certificates.client_key or certificates.client),
+        certificate_chain=_pem(certificates.client),
+    )
+    return grpc.secure_channel(target, credentials, options=options, compression=compressor)
+
+
+def _pem(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"TLS certificate cannot be loaded: {error}") from None

@@ -1,0 +1,72 @@
+"""The entry point: what it declares, and that looking at it costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.langfuse.conftest import settings_of
+from tracebridge.devserver import DevServer
+from tracebridge.errors import MissingExtraError
+from tracebridge.secret import Secret
+from tracebridge.sink import Outcome
+from tracebridge_langfuse.configuration import LangfuseSettings
+from tracebridge_langfuse.factory import sink_type
+
+SETTINGS = LangfuseSettings(host="http://user:pw@127.0.0.1:3000/", public_key="pk", secret_key=Secret("sk"))
+
+
+def test_looking_at_the_sink_type_loads_no_vendor_package() -> None:
+    program = """
+import sys
+from tracebridge.secret import Secret
+from tracebridge_langfuse.factory import sink_type
+settings = sink_type.settings(host="http://127.0.0.1:3000", public_key="pk", secret_key=Secret("sk"))
+sink_type.capabilities(settings), sink_type.endpoint(settings), sink_type.environment
+print(sorted({"langfuse", "httpx", "opentelemetry", "google", "pydantic"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_opening_a_reader_leaves_the_global_tracer_provider_alone(backend: DevServer) -> None:
+    from opentelemetry import trace
+
+    before = trace.get_tracer_provider()
+    reader = sink_type.open_reader(settings_of(backend))
+    reader.close()
+    assert trace.get_tracer_provider() is before
+
+
+def test_what_the_backend_does_is_declared() -> None:
+    declared = sink_type.capabilities(SETTINGS)
+    assert (declared.idempotent, declared.readable) == (False, True)
+    assert declared.max_request_bytes < 5_000_000
+    assert [loss.name for loss in declared.losses] == ["time-in-milliseconds"]
+
+
+def test_the_endpoint_shows_no_credentials() -> None:
+    assert sink_type.endpoint(SETTINGS) == "http://127.0.0.1:3000"
+
+
+def test_a_missing_package_is_named_with_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langfuse.api", None)
+    monkeypatch.delitem(sys.modules, "tracebridge_langfuse.reader", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tracebridge\[langfuse\]'"):
+        sink_type.open_reader(SETTINGS)
+
+
+def test_wrong_credentials_are_told_as_such(backend: DevServer) -> None:
+    sink = sink_type.open_sink(settings_of(backend, secret_key=Secret("wrong")))
+    receipt = sink.deliver(sink.join([]))
+    sink.close()
+    assert receipt.outcome is Outcome.UNAUTHORIZED
+    assert "wrong" not in receipt.message

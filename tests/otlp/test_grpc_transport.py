@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+
+from tests.otlp.scripted_server import scripted_server
+from tracebridge.errors import ConfigurationError
+from tracebridge.sink import Outcome, Receipt
+from tracebridge_otlp.grpc_transport import CallFailure, GrpcTransport, receipt_of_call
+from tracebridge_otlp.http_transport import Certificates
+
+SECRET = "Bearer s3cr3t-token"
+Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+@contextmanager
+def collector(answer: Answer) -> Iterator[str]:
+    """An OTLP server that answers as told."""
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: Any) -> Any:
+            assert handler_call_details.method.endswith("TraceService/Export")
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(grace=0).wait()
+
+
+def post(endpoint: str, timeout_s: float = 5.0) -> Receipt:
+    with GrpcTransport(endpoint, headers={"Authorization": SECRET}, timeout_s=timeout_s) as transport:
+        return transport.post(b"\x0a\x00")
+
+
+def failing(code: grpc.StatusCode, details: str = "", retry: RetryInfo | None = None) -> Answer:
+    def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
+        if retry is not None:
+            detail = AnyMessage()
+            detail.Pack(retry)
+            status = Status(code=code.value[0], message=details, details=[detail])
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(code, details)
+        return b""
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("CANCELLED", Outcome.UNKNOWN),
+        ("UNKNOWN", Outcome.UNKNOWN),
+        ("INVALID_ARGUMENT", Outcome.REJECTED),
+        ("DEADLINE_EXCEEDED", Outcome.UNKNOWN),
+        ("NOT_FOUND", Outcome.RETRY),
+        ("ALREADY_EXISTS", Outcome.REJECTED),
+        ("PERMISSION_DENIED", Outcome.UNAUTHORIZED),
+        ("UNAUTHENTICATED", Outcome.UNAUTHORIZED),
+        ("RESOURCE_EXHAUSTED", Outcome.RETRY),
+        ("FAILED_PRECONDITION", Outcome.REJECTED),
+        ("ABORTED", Outcome.UNKNOWN),
+        ("OUT_OF_RANGE", Outcome.UNKNOWN),
+        ("UNIMPLEMENTED", Outcome.RETRY),
+        ("INTERNAL", Outcome.UNKNOWN),
+        ("UNAVAILABLE", Outcome.UNKNOWN),
+        ("DATA_LOSS", Outcome.UNKNOWN),
+    ],
+)
+def test_every_status_code_means_one_outcome(code: str, outcome: Outcome) -> None:
+    assert code in grpc.StatusCode.__members__
+    assert receipt_of_call(CallFailure(code=code)).outcome is outcome
+
+
+def test_an_unavailable_server_that_says_when_to_come_again_has_not_taken_anything() -> None:
+    failure = CallFailure(code="UNAVAILABLE", details="busy", retry_after_s=1.0)
+    assert receipt_of_call(failure).outcome is Outcome.RETRY
+
+
+def test_a_request_goes_out_as_it_is_with_the_headers_as_metadata() -> None:
+    seen: list[tuple[bytes, dict[str, str]]] = []
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append((request, dict(context.invocation_metadata())))
+        return b""
+
+    with collector(answer) as endpoint:
+        assert post(endpoint).outcome is Outcome.ACCEPTED
+    ((request, metadata),) = seen
+    assert request == b"\x0a\x00"
+    assert metadata["authorization"] == SECRET
+
+
+def test_a_partial_success_is_read() -> None:
+    partial = ExportTracePartialSuccess(rejected_spans=3, error_message="no")
+    body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    with collector(lambda *_: body) as endpoint:
+        assert post(endpoint) == Receipt(outcome=Outcome.ACCEPTED, rejected=3, message="no")
+
+
+def test_the_delay_of_retry_info_is_obeyed() -> None:
+    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+    with collector(failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", retry)) as endpoint:
+        receipt = post(endpoint)
+    assert (receipt.outcome, receipt.retry_after_s) == (Outcome.RETRY, 2.5)
+
+
+def test_a_request_over_the_servers_limit_is_too_large() -> None:
+    def unreachable(*_: Any) -> bytes:
+        raise AssertionError("the server reads no request over its limit")
+
+    with (
+        collector(unreachable) as endpoint,
+        GrpcTransport(endpoint, headers={}) as transport,
+    ):
+        receipt = transport.post(b"\x0a" * 5_000_000)
+    assert receipt.outcome is Outcome.TOO_LARGE
+
+
+def test_a_server_that_is_not_there_has_not_taken_anything() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    receipt = post(f"http://127.0.0.1:{port}")
+    assert receipt.outcome is Outcome.RETRY
+    assert f"127.0.0.1:{port}" in receipt.message
+
+
+def test_a_name_that_does_not_resolve_means_that_nothing_was_stored() -> None:
+    assert post("http://no-such-host.invalid:4317").outcome is Outcome.RETRY
+
+
+def test_a_connection_lost_during_the_call_leaves_its_fate_unknown() -> None:
+    settings_frame = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+    def script(connection: socket.socket, _: bytes) -> None:
+        # HTTP/2's preface ends the request's head for the scripted server; then the call itself comes
+        connection.sendall(settings_frame)
+        connection.recv(65536)
+
+    with scripted_server(script) as endpoint:
+        assert post(endpoint).outcome is Outcome.UNKNOWN
+
+
+def test_no_answer_in_time_leaves_the_fate_unknown() -> None:
+    over = threading.Event()
+
+    def hang(*_: Any) -> bytes:
+        over.wait(10)
+        return b""
+
+    with collector(hang) as endpoint:
+        receipt = post(endpoint, timeout_s=0.2)
+        over.set()
+    assert receipt.outcome is Outcome.UNKNOWN
+    assert "DEADLINE_EXCEEDED" in receipt.message
+
+
+def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
+    with collector(failing(grpc.StatusCode.UNAUTHENTICATED, f"no such token {SECRET}")) as endpoint:
+        receipt = post(endpoint)
+    assert receipt.outcome is Outcome.UNAUTHORIZED
+    assert "s3cr3t" not in receipt.message
+    assert "no such token ***" in receipt.message
+
+
+def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no-such.pem")
+    with pytest.raises(ConfigurationError, match=r"no-such\.pem"):
+        GrpcTransport("https://localhost:1", headers={}, certificates=Certificates(authority=missing))
