@@ -1,0 +1,77 @@
+"""Which configuration is read, what is said of its mistakes, and that secrets stay secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Run
+from tests.workplace import Workplace
+
+
+def write(path: Path, trace_dir: str) -> Path:
+    path.write_text(f"agent_trace:\n  trace_dir: {trace_dir}\n", encoding="utf-8")
+    return path
+
+
+def test_the_option_comes_before_the_variable_and_the_variable_before_the_file_here(
+    run: Run, empty_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace_dir(*arguments: str | Path) -> str:
+        ran = run(*arguments, "config", "show")
+        assert ran.code == 0
+        return Path(yaml.safe_load(ran.out)["agent_trace"]["trace_dir"]).name
+
+    assert trace_dir() == "traces"
+    write(empty_folder / "tracebridge.yaml", "of_the_folder")
+    assert trace_dir() == "of_the_folder"
+    monkeypatch.setenv("TRACEBRIDGE_CONFIG", str(write(tmp_path / "variable.yaml", "of_the_variable")))
+    assert trace_dir() == "of_the_variable"
+    assert trace_dir("--config", write(tmp_path / "option.yaml", "of_the_option")) == "of_the_option"
+
+
+def test_check_says_that_a_configuration_is_right_and_what_it_comes_to(run: Run, workplace: Workplace) -> None:
+    ran = run("--config", workplace.config, "config", "check")
+    assert (ran.code, ran.err) == (0, "")
+    assert str(workplace.config) in ran.out
+    assert "sinks: langfuse" in ran.out
+
+
+def test_check_lists_every_mistake_with_file_line_and_key(run: Run, empty_folder: Path) -> None:
+    (empty_folder / "tracebridge.yaml").write_text(
+        "agent_trace:\n  sampel_rate: 0.5\n  max_content_length: many\n  sinks:\n    otel: off\n", encoding="utf-8"
+    )
+    ran = run("config", "check")
+    assert (ran.code, ran.out) == (1, "")
+    lines = ran.err.splitlines()
+    for line, key in ((2, "sampel_rate"), (3, "max_content_length"), (5, "sinks.otel")):
+        assert [said for said in lines if f"tracebridge.yaml, line {line}: agent_trace.{key}" in said], ran.err
+
+
+@pytest.mark.parametrize("command", [("ship",), ("status",), ("validate",), ("config", "show"), ("backfill", ".")])
+def test_every_command_refuses_a_configuration_with_a_mistake_in_one_line(
+    run: Run, empty_folder: Path, command: tuple[str, ...]
+) -> None:
+    (empty_folder / "tracebridge.yaml").write_text("agent_trace:\n  sampel_rate: 1\n", encoding="utf-8")
+    ran = run(*command)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("tracebridge: ")
+    assert "line 2: agent_trace.sampel_rate" in line
+
+
+def test_a_file_that_is_not_there_is_named(run: Run) -> None:
+    ran = run("--config", "no-such.yaml", "status")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no-such.yaml: there is no such file" in ran.err
+
+
+def test_show_masks_secrets_and_shows_the_rest(run: Run, workplace: Workplace) -> None:
+    ran = run("--config", workplace.config, "config", "show")
+    assert ran.code == 0
+    assert "sk-very-secret" not in ran.out + ran.err
+    shown = yaml.safe_load(ran.out)["agent_trace"]["sinks"]["langfuse"]
+    assert (shown["host"], shown["public_key"]) == ("http://127.0.0.1:9", "pk-nobody")
+    assert shown["secret_key"]

@@ -1,0 +1,50 @@
+"""Every command explains itself, and a wrong command line is told as such."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.workplace import environment
+
+COMMANDS = ["demo", "ship", "backfill", "validate", "status", "config", "devserver"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show"])
+def test_each_command_has_a_help_text_that_teaches(run: Run, command: str) -> None:
+    ran = run(*command.split(), "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"usage: tracebridge {command}")
+    usage, _, text = ran.out.partition("\n\n")
+    assert len(text.split()) > 10, usage
+
+
+def test_the_help_of_the_program_names_every_command_and_the_exit_codes(run: Run) -> None:
+    ran = run("--help")
+    assert ran.code == 0
+    for word in [*COMMANDS, "--config", "TRACEBRIDGE_CONFIG", "Exit codes"]:
+        assert word in ran.out
+
+
+@pytest.mark.parametrize("arguments", [(), ("config",), ("backfill",), ("no-such",), ("ship", "--no-such")])
+def test_a_wrong_command_line_is_told_with_the_usage_and_exit_code_2(run: Run, arguments: tuple[str]) -> None:
+    ran = run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "usage: tracebridge" in ran.err
+
+
+@pytest.mark.parametrize("program", [(sys.executable, "-m", "tracebridge")])
+def test_the_module_is_the_program(program: tuple[str], tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [*program, "config", "check"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.startswith("defaults: right.")

@@ -1,0 +1,70 @@
+"""The command line, `tracebridge`: a caller of the other parts, with nothing of its own.
+
+Each command is a module with `add_to(commands)`, which describes it, and `run(arguments)`, which does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tracebridge.cli import backfill, config, demo, devserver, ship, status, validate
+from tracebridge.errors import TracebridgeError
+
+_DESCRIPTION = """\
+Records what an LLM agent does as JSONL, delivers it to LangFuse and OpenTelemetry, and proves that it arrived.
+
+A first walk:  tracebridge demo
+Your own way:  tracebridge config check     is the configuration right?
+               tracebridge ship             deliver what is recorded
+               tracebridge backfill OLD     deliver a folder of old traces
+               tracebridge validate         does each backend hold what the journal says?
+               tracebridge status           what is delivered, pending, refused?
+"""
+
+_EPILOG = "Exit codes: 0 all is well; 1 something was found or is left undone; 2 it could not be done or not be told."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # at exit it would be too late to notice that nobody reads any more
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read our output has seen enough; keep the interpreter from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except TracebridgeError as error:
+        print(f"tracebridge: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tracebridge",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration; else $TRACEBRIDGE_CONFIG, else ./tracebridge.yaml, else the defaults",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (demo, ship, backfill, validate, status, config, devserver):
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,58 @@
+"""`tracebridge config check|show`: is the configuration right, and what does it come to?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tracebridge.cli.command import Commands, add_command, settings_of
+
+
+def add_to(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(
+        commands,
+        "config",
+        lambda _: 2,
+        "check or show the configuration",
+        "Checks or shows the effective configuration: the file, the environment and the defaults taken together.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    add_command(
+        actions,
+        "check",
+        check,
+        "name every mistake, with its place and what to do",
+        "Reads the configuration and names every mistake in it. Exit codes: 0 it is right; 1 it is not.",
+    )
+    add_command(
+        actions,
+        "show",
+        show_effective,
+        "print what is in force, and where each value came from",
+        "Prints the configuration that is in force, as YAML, with secrets masked.",
+    )
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Name every mistake."""
+    from tracebridge.config import examine, locate
+
+    path = locate(arguments.config)
+    settings, findings = examine(path)
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    if settings is None:
+        return 1
+    sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
+    journal = "kept" if settings.keep_journal else "kept until delivered"
+    print(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")
+    return 0
+
+
+def show_effective(arguments: argparse.Namespace) -> int:
+    """Print what is in force."""
+    from tracebridge.config import show
+
+    sys.stdout.write(show(settings_of(arguments)))
+    return 0

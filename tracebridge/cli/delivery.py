@@ -1,0 +1,96 @@
+"""Delivering in the foreground, for `ship` and `backfill`: everything there is, then an account of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tracebridge.cli.progress import progress
+
+if TYPE_CHECKING:
+    from tracebridge.config import Settings
+    from tracebridge.delivery.state import Account
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sink got."""
+
+    sink: str
+    endpoint: str
+    spans: int
+    """Spans that it took over."""
+    events: int
+    """Events that those spans were made of."""
+    dead: int
+    """Spans that it refused and that are dead letters now."""
+    left: int
+    """Events that it has not taken yet."""
+    trouble: str
+    """What keeps it from taking them; empty while it works."""
+
+
+def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
+    """Deliver everything; give up when for `patience_s` seconds no sink has taken anything."""
+    from tracebridge.delivery.background import BackgroundShipper
+    from tracebridge.delivery.pace import FullSpeed
+
+    before = _accounts(settings)
+    shipper = BackgroundShipper(settings, FullSpeed)
+    shipper.start()
+    total, moved_at, confirmed = 0, time.monotonic(), -1
+    with progress("delivering", "bytes") as bar:
+        while left := shipper.flush(0.5):
+            pending = shipper.pending_bytes()
+            total = max(total, pending)
+            bar.update(total - pending, total)
+            now_confirmed = sum(account.counters.get("confirmed_spans", 0) for account in _accounts(settings))
+            if now_confirmed != confirmed:
+                confirmed, moved_at = now_confirmed, time.monotonic()
+            elif time.monotonic() - moved_at > patience_s:
+                break
+    troubles = shipper.troubles()
+    lefts = shipper.pending_by_sink() if left else {}
+    shipper.stop(0.0)
+    return [
+        Delivered(
+            sink=was.sink,
+            endpoint=was.endpoint,
+            spans=account.counters.get("confirmed_spans", 0) - was.counters.get("confirmed_spans", 0),
+            events=account.counters.get("confirmed_events", 0) - was.counters.get("confirmed_events", 0),
+            dead=account.dead_spans - was.dead_spans,
+            left=lefts.get(was.sink, 0),
+            trouble=troubles.get(was.sink, ""),
+        )
+        for was, account in zip(before, _accounts(settings), strict=True)
+    ]
+
+
+def print_delivered(delivered: list[Delivered]) -> int:
+    """Print the account, and return the exit code: 1 if anything is left or was refused."""
+    for one in delivered:
+        sent = f"{one.spans:,} spans of {one.events:,} events" if one.spans else "nothing new"
+        print(f"{one.sink}: {sent} delivered to {one.endpoint}")
+        if one.dead:
+            print(f"  {one.dead:,} spans were refused and are dead letters: see `tracebridge status`")
+        if one.trouble:
+            print(f"  {one.trouble}")
+        if one.left:
+            print(f"  {one.left:,} events are left; they stay in the journal and are delivered the next time")
+    return 1 if any(one.left or one.dead or one.trouble for one in delivered) else 0
+
+
+def _accounts(settings: Settings) -> list[Account]:
+    from tracebridge.delivery.state import State
+    from tracebridge.journal import layout
+
+    state = State(layout.state_file(settings.trace_dir))
+    try:
+        return [
+            state.account(state.target(sink.name, sink.sink_type.endpoint(sink.settings)))
+            for sink in settings.enabled_sinks
+            if sink.sink_type is not None and sink.settings is not None
+        ]
+    finally:
+        state.close()

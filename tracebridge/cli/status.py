@@ -1,0 +1,167 @@
+"""`tracebridge status`: what is delivered, pending, refused, and what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import msgspec
+
+from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tracebridge.config import Settings, SinkSettings
+    from tracebridge.delivery.state import State
+
+_DESCRIPTION = """\
+Tells, for each sink, what it has taken, what is in flight or still to be read, what it refused and what keeps it from
+taking more; and, for the journal, how much there is and which lines are broken.
+"""
+
+_MOST_PROBLEMS = 10
+
+
+class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a sink is doing."""
+
+    name: str
+    endpoint: str
+    state: str
+    """`shipping`, `idle`, `backing off`, `paused`, or `never shipped`."""
+    detail: str
+    since: str
+    """When that state began, ISO 8601; empty if it never did."""
+    delivered_spans: int
+    delivered_events: int
+    in_flight_spans: int
+    unread_bytes: int
+    """Bytes of journals that the sink has not been sent."""
+    dead_spans: int
+    possible_repeats: int
+    shipper_pid: int | None
+    """The process that holds the sink's lock, if one does."""
+
+
+class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is in one folder."""
+
+    folder: str
+    sessions: int
+    bytes: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All that `tracebridge status` tells."""
+
+    journals: list[JournalStatus]
+    sinks: list[SinkStatus]
+    problems: list[str]
+    """Broken journal lines: file, byte offset, what is wrong."""
+
+
+def add_to(commands: Commands) -> None:
+    """Describe the command."""
+    parser = add_command(commands, "status", run, "what is delivered, pending and refused", _DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tell."""
+    found = status_of(settings_of(arguments))
+    if arguments.json:
+        print_json(found)
+    else:
+        print_status(found)
+    return 0
+
+
+def status_of(settings: Settings) -> Status:
+    """What there is to tell of a configuration's journal and sinks."""
+    from tracebridge.delivery.state import State
+    from tracebridge.journal import layout
+
+    state = State(layout.state_file(settings.trace_dir))
+    try:
+        state.folder(settings.trace_dir)
+        sizes = {
+            number: {folder.name: layout.events_file(folder).stat().st_size for folder in layout.session_folders(path)}
+            for number, path in state.folders().items()
+        }
+        return Status(
+            journals=[
+                JournalStatus(folder=str(path), sessions=len(sizes[number]), bytes=sum(sizes[number].values()))
+                for number, path in state.folders().items()
+            ],
+            sinks=[
+                _sink_status(sink, settings.trace_dir, state)
+                for sink in settings.enabled_sinks
+                if sink.sink_type is not None and sink.settings is not None
+            ],
+            problems=[
+                f"{layout.events_file(folder / session)}: byte {offset}: {problem}"
+                for folder, session, offset, problem in state.problems()
+            ],
+        )
+    finally:
+        state.close()
+
+
+def print_status(found: Status) -> None:
+    """Print the status for people."""
+    for journal in found.journals:
+        print(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
+    for sink in found.sinks:
+        print(f"{sink.name} -> {sink.endpoint}: {sink.state}" + (f" ({sink.detail})" if sink.detail else ""))
+        print(f"  delivered {sink.delivered_spans:,} spans of {sink.delivered_events:,} events")
+        print(f"  in flight {sink.in_flight_spans:,} spans; unread {sink.unread_bytes:,} bytes of journal")
+        if sink.dead_spans:
+            print(f"  dead      {sink.dead_spans:,} spans were refused for good")
+        if sink.possible_repeats:
+            print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
+        if sink.shipper_pid is not None:
+            print(f"  shipper   process {sink.shipper_pid}")
+    if not found.sinks:
+        print("no sink but the journal is switched on")
+    for problem in found.problems[:_MOST_PROBLEMS]:
+        print(f"broken line: {problem}")
+    if len(found.problems) > _MOST_PROBLEMS:
+        print(f"… and {len(found.problems) - _MOST_PROBLEMS:,} more broken lines: --json tells all")
+
+
+def _journal_status(path: Path) -> JournalStatus:
+    from tracebridge.delivery.backlog import size_of
+    from tracebridge.journal import layout
+
+    sizes = [size_of(layout.events_file(folder)) for folder in layout.session_folders(path)]
+    return JournalStatus(folder=str(path), sessions=len(sizes), bytes=sum(sizes))
+
+
+def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
+    from tracebridge.delivery.backlog import Backlog
+    from tracebridge.delivery.lock import ShipperLock
+    from tracebridge.journal import layout
+
+    assert sink.sink_type is not None, "only complete sinks are enabled"
+    assert sink.settings is not None, "only complete sinks are enabled"
+    target = state.target(sink.name, sink.sink_type.endpoint(sink.settings))
+    account = state.account(target)
+    condition = account.condition
+    lock = ShipperLock(layout.locks_folder(trace_dir) / f"{quote(sink.name, safe='')}.lock")
+    return SinkStatus(
+        name=sink.name,
+        endpoint=account.endpoint,
+        state=condition.state if condition else "never shipped",
+        detail=condition.detail if condition else "",
+        since=datetime.fromtimestamp(condition.since_ns / 1e9, UTC).isoformat() if condition else "",
+        delivered_spans=account.counters.get("confirmed_spans", 0),
+        delivered_events=account.counters.get("confirmed_events", 0),
+        in_flight_spans=account.in_flight_spans,
+        unread_bytes=Backlog(state, target, sink.policy).unread_bytes(),
+        dead_spans=account.dead_spans,
+        possible_repeats=account.counters.get("possible_repeats", 0),
+        shipper_pid=lock.holder(),
+    )
