@@ -1,0 +1,154 @@
+"""However often reading stops and goes on elsewhere, a journal gives the same spans."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.assembler.journals import agent_journal, any_journal
+from tests.delivery.rig import LONG_AGO, session_lines
+from tracebridge.event import Json
+from tracebridge.session_stream import Cursor, SessionStream
+from tracebridge.span import Span
+
+
+def everything(event_type: str, data: dict[str, Json]) -> dict[str, Json]:
+    return data
+
+
+def without_input(event_type: str, data: dict[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in data.items() if key != "user_input"}
+
+
+def written(journal: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(event).encode() + b"\n" for event in journal)
+
+
+def read(path: Path, cursor: Cursor | None = None) -> tuple[list[Span], Cursor]:
+    """The spans from a cursor on, and the cursor after them as the state keeps it."""
+    stream = SessionStream(path, everything, cursor)
+    spans = [span for step in stream.steps() for span in step.spans]
+    return spans, msgspec.msgpack.decode(msgspec.msgpack.encode(stream.cursor), type=Cursor)
+
+
+def read_in_parts(path: Path, content: bytes, ends: list[int]) -> list[Span]:
+    """What a reader gets that comes by whenever the file has grown to one of `ends` bytes."""
+    spans: list[Span] = []
+    cursor: Cursor | None = None
+    path.unlink(missing_ok=True)
+    with path.open("ab", buffering=0) as file:
+        for begin, end in pairwise([0, *sorted(ends), len(content)]):
+            file.write(content[begin:end])
+            found, cursor = read(path, cursor)
+            spans += found
+    return spans
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+def test_a_restart_at_every_byte_gives_the_same_spans(path: Path, tmp_path: Path) -> None:
+    lines = session_lines("s", 2, "sök", True, LONG_AGO)
+    content = "".join(text + "\n" for text in lines).encode()
+    path.write_bytes(content)
+    whole, _ = read(path)
+    assert len(whole) == 5
+    growing = tmp_path / "growing.jsonl"
+    with growing.open("wb", buffering=0) as file:
+        for end in range(len(content)):
+            file.write(content[end : end + 1])
+            before, cursor = read(growing)
+            after, _ = read(path, cursor)
+            assert before + after == whole, end
+
+
+@settings(max_examples=25)
+@given(journal=agent_journal(), data=st.data())
+def test_restarts_anywhere_in_what_agents_write_give_the_same_spans(
+    journal: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert_same_in_parts(journal, data, tmp_path_factory)
+
+
+@settings(max_examples=25)
+@given(journal=any_journal, data=st.data())
+def test_restarts_anywhere_in_any_journal_give_the_same_spans(
+    journal: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert_same_in_parts(journal, data, tmp_path_factory)
+
+
+def assert_same_in_parts(
+    journal: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "events.jsonl"
+    content = written(journal)
+    whole = read_in_parts(path, content, [])
+    _, cursor = read(path)
+    assert cursor.offset == len(content)
+    assert cursor.ordinal == len(journal)
+    ends = data.draw(st.lists(st.integers(0, len(content)), max_size=5))
+    assert read_in_parts(path, content, ends) == whole
+
+
+def test_a_restart_in_the_middle_of_a_step_loses_and_repeats_nothing(path: Path) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("s", 3, "search", True, LONG_AGO)))
+    whole, _ = read(path)
+    steps = SessionStream(path, everything)
+    first: list[Span] = []
+    for step in steps.steps():
+        first += step.spans
+        if len(first) == 3:
+            break
+    rest, _ = read(path, steps.cursor)
+    assert first + rest == whole
+
+
+def test_what_is_open_over_a_restart_is_narrowed_as_before(path: Path) -> None:
+    lines = session_lines("s", 1, "search", True, LONG_AGO)
+    content = "".join(text + "\n" for text in lines)
+    path.write_text("".join(text + "\n" for text in lines[:3]))
+    before = SessionStream(path, without_input)
+    assert [span for step in before.steps() for span in step.spans] == []
+    path.write_text(content)
+    after = SessionStream(path, without_input, before.cursor)
+    turn = next(span for step in after.steps() for span in step.spans if span.kind == "turn")
+    assert (turn.input, turn.output, turn.extent) == (None, "answer", "whole")
+
+
+def test_a_broken_line_is_told_once_and_passed_over(path: Path) -> None:
+    lines = session_lines("s", 1, "search", True, LONG_AGO)
+    path.write_text("\n".join([lines[0], '{"timestamp": "2026', *lines[1:]]) + "\n")
+    stream = SessionStream(path, everything)
+    problems = [step.problem for step in stream.steps() if step.problem]
+    assert [(problem.file, problem.offset) for problem in problems] == [(path, len(lines[0]) + 1)]
+    assert stream.is_idle
+    assert [step for step in stream.steps() if step.problem] == []
+
+
+def test_what_waits_for_its_end_is_given_up_at_its_time_and_not_before(path: Path) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("s", 1, "search", False, LONG_AGO)))
+    stream = SessionStream(path, everything)
+    assert len([span for step in stream.steps() for span in step.spans]) == 2
+    assert not stream.is_idle
+    assert stream.expire(stream.deadline_ns) == []
+    (session,) = stream.expire(stream.deadline_ns + 1)
+    assert (session.kind, session.extent) == ("session", "incomplete")
+    assert stream.is_idle
+
+
+def test_a_cursor_whose_open_event_is_not_there_any_more_is_refused(path: Path) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("s", 1, "search", False, LONG_AGO)))
+    _, cursor = read(path)
+    path.write_bytes(b"")
+    with pytest.raises(OSError, match="no event at byte 0"):
+        SessionStream(path, everything, cursor)
