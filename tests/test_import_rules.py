@@ -58,8 +58,7 @@ def full_name(module: str, name: str) -> str:
     """Return `module.name` where that is a module of ours, and `module` where `name` is something in it."""
     below = Path(*module.split("."), name)
     is_module = any(
-        (ROOT / root / below).with_suffix(".py").exists() or (ROOT / root / below).is_dir()
-        for root in ("", "adapters")
+        (ROOT / root / below).with_suffix(".py").exists() or (ROOT / root / below).is_dir() for root in ("", "adapters")
     )
     return f"{module}.{name}" if is_module else module
 
@@ -75,8 +74,7 @@ def test_a_part_imports_of_ours_only_what_it_may_know(part: str) -> None:
     wrong = [
         f"{place} imports {module}"
         for place, module in found
-        if module.partition(".")[0].startswith("tracebridge")
-        and not within(module, ALLOWED_OF_OURS[part] | {itself})
+        if module.partition(".")[0].startswith("tracebridge") and not within(module, ALLOWED_OF_OURS[part] | {itself})
     ]
 
     assert found, f"{part} holds no code"

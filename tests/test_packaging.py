@@ -137,9 +137,7 @@ def test_the_wheel_holds_every_package_and_nothing_else(wheel: Path) -> None:
 
 def test_the_wheel_says_what_it_needs_and_what_it_offers(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {
-            name.partition(".dist-info/")[2]: name for name in archive.namelist() if ".dist-info/" in name
-        }
+        names = {name.partition(".dist-info/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
         metadata = email.message_from_string(archive.read(names["METADATA"]).decode())
         entry_points = configparser.ConfigParser()
         entry_points.read_string(archive.read(names["entry_points.txt"]).decode())
@@ -163,9 +161,7 @@ class TestCoreAlone:
     def test_it_installs_with_nothing_but_msgspec_and_pyyaml(self, core: Installation) -> None:
         assert core.distributions == {"tracebridge", "msgspec", "pyyaml"}
 
-    def test_an_agent_records_and_the_command_line_looks_after_it(
-        self, core: Installation, tmp_path: Path
-    ) -> None:
+    def test_an_agent_records_and_the_command_line_looks_after_it(self, core: Installation, tmp_path: Path) -> None:
         (tmp_path / "tracebridge.yaml").write_text(JOURNAL_ONLY, encoding="utf-8")
 
         where = core.succeed(tmp_path, "python", "-c", AGENT)

@@ -36,9 +36,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 )
-content_keys = sorted(
-    {key for table in (MESSAGE_KEYS, THINKING_KEYS) for keys in table.values() for key in keys}
-)
+content_keys = sorted({key for table in (MESSAGE_KEYS, THINKING_KEYS) for keys in table.values() for key in keys})
 data_keys = st.sampled_from([*content_keys, *(f"{key}_chars" for key in content_keys), "model", "tokens"])
 payloads = st.dictionaries(data_keys, values, max_size=6)
 event_types = st.sampled_from([*EVENT_TYPES, "custom.event"])
@@ -133,9 +131,7 @@ def test_what_touches_rules_out_is_not_changed(policy: Policy, event_type: str, 
         ("custom.event", {"messages": ["x"], "content": "y"}, {"messages": ["x"], "content": "y"}),
     ],
 )
-def test_without_messages_their_sizes_stay(
-    event_type: str, data: dict[str, Any], kept: dict[str, Any]
-) -> None:
+def test_without_messages_their_sizes_stay(event_type: str, data: dict[str, Any], kept: dict[str, Any]) -> None:
     assert apply(Policy(include_messages=False), event_type, data) == kept
 
 
@@ -191,9 +187,7 @@ def test_no_depth_exhausts_the_stack() -> None:
 
 
 @given(st.text(max_size=30) | st.just("\ud800"), st.floats(0, 1), st.floats(0, 1))
-def test_a_session_that_a_low_rate_keeps_is_kept_at_every_higher_one(
-    session: str, one: float, other: float
-) -> None:
+def test_a_session_that_a_low_rate_keeps_is_kept_at_every_higher_one(session: str, one: float, other: float) -> None:
     low, high = sorted((one, other))
     if keeps_session(Policy(sample_rate=low), session):
         assert keeps_session(Policy(sample_rate=high), session)
@@ -211,12 +205,9 @@ def test_no_rate_and_the_full_rate_are_absolute(rate: float, kept: bool) -> None
 
 def test_sampling_is_the_same_in_another_process() -> None:
     program = (
-        "from tracebridge.policy import *\n"
-        "print([keeps_session(Policy(sample_rate=0.5), str(n)) for n in range(64)])"
+        "from tracebridge.policy import *\nprint([keeps_session(Policy(sample_rate=0.5), str(n)) for n in range(64)])"
     )
-    elsewhere = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
+    elsewhere = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert elsewhere.strip() == str([keeps_session(Policy(sample_rate=0.5), str(n)) for n in range(64)])
     # pinned: what is sampled must not change with a version, or sinks would hold halves of sessions
     assert [n for n in range(20) if keeps_session(Policy(sample_rate=0.5), f"session-{n}")] == [

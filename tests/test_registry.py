@@ -59,9 +59,7 @@ def test_a_plug_in_is_imported_once_and_only_when_asked_for() -> None:
 
 
 def test_an_unknown_type_names_those_known() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"no sink type 'colector' is installed \(known: jsonl, collector\)"
-    ):
+    with pytest.raises(ConfigurationError, match=r"no sink type 'colector' is installed \(known: jsonl, collector\)"):
         Registry({"collector": lambda: COLLECTOR}).find("colector")
 
 
@@ -78,9 +76,7 @@ def test_a_plug_in_that_does_not_import_says_why(site: Path) -> None:
         {"broken": "broken_plug_in:SINK"},
         {"broken_plug_in": "import surely_not_installed"},
     )
-    with pytest.raises(
-        ConfigurationError, match=r"'broken' does not import .*No module named 'surely_not_installed'"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'broken' does not import .*No module named 'surely_not_installed'"):
         installed().find("broken")
 
 

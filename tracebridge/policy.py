@@ -116,9 +116,7 @@ def cut(text: str, limit: int) -> str:
 
 def narrow(capture: Policy, sink: Policy) -> Policy:
     """Return the policy that leaves out what either of the two leaves out."""
-    limits = [
-        policy.max_content_length for policy in (capture, sink) if policy.max_content_length is not None
-    ]
+    limits = [policy.max_content_length for policy in (capture, sink) if policy.max_content_length is not None]
     return Policy(
         sample_rate=min(capture.sample_rate, sink.sample_rate),
         include_messages=capture.include_messages and sink.include_messages,

@@ -17,9 +17,7 @@ from tracebridge.sink import ENTRY_POINT_GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][
-    ENTRY_POINT_GROUP
-]
+ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][ENTRY_POINT_GROUP]
 
 _BLOCK = re.compile(r"^```yaml\n(?P<yaml>(?:#[^\n]*\n)*agent_trace:.*?)^```$", re.MULTILINE | re.DOTALL)
 _REQUIRED_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -40,9 +38,7 @@ BLOCKS = yaml_blocks()
 @pytest.fixture(scope="module")
 def sink_types() -> Registry:
     """The sink types that this distribution registers, also where it is not installed."""
-    return Registry(
-        {name: EntryPoint(name, value, ENTRY_POINT_GROUP).load for name, value in ENTRY_POINTS.items()}
-    )
+    return Registry({name: EntryPoint(name, value, ENTRY_POINT_GROUP).load for name, value in ENTRY_POINTS.items()})
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +73,7 @@ def test_every_core_key_is_documented_with_its_default(reference: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_every_key_and_variable_of_a_sink_is_documented(
-    name: str, reference: str, sink_types: Registry
-) -> None:
+def test_every_key_and_variable_of_a_sink_is_documented(name: str, reference: str, sink_types: Registry) -> None:
     section = reference.partition(f"\n### `{name}`\n")[2].partition("\n## ")[0].partition("\n### ")[0]
     sink_type = sink_types.find(name)
     for field in msgspec.structs.fields(sink_type.settings):

@@ -77,9 +77,7 @@ def test_the_effective_configuration_tells_every_value_and_its_origin(
 @given(
     release=st.text(st.characters(codec="utf-8")),
     regions=st.lists(st.text(st.characters(codec="utf-8"))),
-    attributes=st.dictionaries(
-        st.text(st.characters(codec="utf-8")), st.sampled_from(["on", "1", "${A}", "a: #b"])
-    ),
+    attributes=st.dictionaries(st.text(st.characters(codec="utf-8")), st.sampled_from(["on", "1", "${A}", "a: #b"])),
 )
 def test_what_is_shown_loads_as_the_same_settings(
     tmp_path: Path, release: str, regions: list[str], attributes: dict[str, str]

@@ -192,9 +192,7 @@ def test_standard_variables_fill_what_the_file_leaves_out(load_yaml: Load) -> No
         headers={"authorization": Secret("Basic abc==")},
         regions=("eu", "us"),
     )
-    (sink,) = load_yaml(
-        "agent_trace: {sinks: {collector: {}}}", environ | {"COLLECTOR_TRACES_HOST": "http://t"}
-    ).sinks
+    (sink,) = load_yaml("agent_trace: {sinks: {collector: {}}}", environ | {"COLLECTOR_TRACES_HOST": "http://t"}).sinks
     assert isinstance(sink.settings, CollectorSettings)
     assert sink.settings.host == "http://t"
 
@@ -251,9 +249,7 @@ def test_the_option_comes_before_the_variable_and_that_before_the_current_direct
 
 
 def test_importing_the_configuration_loads_neither_yaml_nor_importlib_metadata() -> None:
-    program = (
-        "import sys, tracebridge.config; print({'yaml', 'importlib.metadata', 'difflib'} & set(sys.modules))"
-    )
+    program = "import sys, tracebridge.config; print({'yaml', 'importlib.metadata', 'difflib'} & set(sys.modules))"
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True, env=environ

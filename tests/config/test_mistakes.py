@@ -10,9 +10,7 @@ from tests.config.sink_types import registry
 from tracebridge.config import examine, load
 from tracebridge.errors import ConfigurationError
 
-_, *BLOCKS = re.split(
-    r"^%% ", (Path(__file__).parent / "mistakes.txt").read_text(encoding="utf-8"), flags=re.MULTILINE
-)
+_, *BLOCKS = re.split(r"^%% ", (Path(__file__).parent / "mistakes.txt").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.splitlines()[0] for block in BLOCKS])
@@ -56,9 +54,7 @@ def test_the_error_tells_the_first_mistake_and_how_many_more_there_are(load_yaml
 
 
 def test_a_mapping_has_paths_and_no_lines() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"^configuration: agent_trace\.sinks\.collector\.batch: expected a"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^configuration: agent_trace\.sinks\.collector\.batch: expected a"):
         load(
             {"agent_trace": {"sinks": {"collector": {"key": "k", "batch": object()}}}},
             {},

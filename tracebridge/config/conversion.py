@@ -53,9 +53,7 @@ class Conversion:
 
     def report(self, path: str, line: int | None, problem: str, remedy: str) -> Failed:
         """Note a mistake."""
-        self.mistakes.append(
-            Mistake(source=self.source, line=line, path=path, problem=problem, remedy=remedy)
-        )
+        self.mistakes.append(Mistake(source=self.source, line=line, path=path, problem=problem, remedy=remedy))
         return FAILED
 
     def mapping(self, node: Node, path: str, line: int | None) -> MappingNode | None:
@@ -68,9 +66,7 @@ class Conversion:
             if entry.key in first:
                 before = first[entry.key].line
                 where = "" if before is None else f" (first in line {before})"
-                self.report(
-                    f"{path}.{entry.key}", entry.line, f"the key appears twice{where}", "keep one of them"
-                )
+                self.report(f"{path}.{entry.key}", entry.line, f"the key appears twice{where}", "keep one of them")
             first.setdefault(entry.key, entry)
         return MappingNode(entries=tuple(first.values()), line=node.line)
 
@@ -154,9 +150,7 @@ class Conversion:
             if items or Any in options:
                 unique = self.mapping(node, path, line)
                 values = {
-                    entry.key: self.value(
-                        entry.value, items[0] if items else Any, f"{path}.{entry.key}", entry.line
-                    )
+                    entry.key: self.value(entry.value, items[0] if items else Any, f"{path}.{entry.key}", entry.line)
                     for entry in (unique.entries if unique else ())
                 }
                 return FAILED if FAILED in values.values() else values
@@ -164,10 +158,7 @@ class Conversion:
         lists = [(option, item) for option in options if (item := item_type(option, Sequence)) is not None]
         if lists or Any in options:
             container, item = lists[0] if lists else (list, Any)
-            parts = [
-                self.value(part, item, f"{path}[{number}]", part.line)
-                for number, part in enumerate(node.items)
-            ]
+            parts = [self.value(part, item, f"{path}[{number}]", part.line) for number, part in enumerate(node.items)]
             return FAILED if FAILED in parts else collect(parts, container)
         return self._misfit(node, kind, path, line)
 
@@ -202,9 +193,7 @@ class Conversion:
         if value is FAILED:
             value = split(text, kind)
         if value is FAILED:
-            return self._unless_tolerant(
-                path, line, f"{whose} is not {expected(kind)}", "correct the variable"
-            )
+            return self._unless_tolerant(path, line, f"{whose} is not {expected(kind)}", "correct the variable")
         return self._without_credentials(value, path, line)
 
     def _without_credentials(self, value: Any, path: str, line: int | None) -> Any:
@@ -228,9 +217,7 @@ class Conversion:
         return FAILED if self.tolerant else self.report(path, line, problem, remedy)
 
     def _misfit(self, node: Node, kind: Any, path: str, line: int | None) -> Failed:
-        return self.report(
-            path, line, f"expected {expected(kind)}, found {found(node, kind)}", remedy(node, kind)
-        )
+        return self.report(path, line, f"expected {expected(kind)}, found {found(node, kind)}", remedy(node, kind))
 
     def _unknown_key(self, entry: Entry, path: str, known: Iterable[str]) -> None:
         near = closest(entry.key, known)

@@ -122,9 +122,7 @@ def from_mapping(mapping: Mapping[str, Any], section: str) -> Document:
     """Read one top-level section of a mapping that a program made."""
     return Document(
         sections=tuple(
-            Entry(key=section, line=None, value=_node(value))
-            for key, value in mapping.items()
-            if key == section
+            Entry(key=section, line=None, value=_node(value)) for key, value in mapping.items() if key == section
         ),
         others=tuple(str(key) for key in mapping if key != section),
     )
@@ -169,9 +167,7 @@ def _merged(node: yaml.Node, within: tuple[int, ...]) -> Iterable[Entry]:
     converted = _convert(node, within)
     for part in converted.items if isinstance(converted, ListNode) else (converted,):
         if not isinstance(part, MappingNode):
-            raise MalformedError(
-                "`<<` merges something that is no mapping", "merge mappings only", _line(node)
-            )
+            raise MalformedError("`<<` merges something that is no mapping", "merge mappings only", _line(node))
         yield from part.entries
 
 
@@ -189,18 +185,14 @@ def _scalar(node: yaml.ScalarNode) -> ScalarNode:
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
         except ValueError:
-            raise MalformedError(
-                "a number cannot be read", "put it in quotes if it is text", _line(node)
-            ) from None
+            raise MalformedError("a number cannot be read", "put it in quotes if it is text", _line(node)) from None
     elif node.tag in _TEXT_TAGS:
         # PyYAML follows YAML 1.1, where 1e-3 is text; nobody who writes it means that
         is_number = node.style is None and _EXPONENT.fullmatch(node.value) is not None
         value = float(node.value) if is_number else node.value
     else:
         # the tag is not named: it may be a credential that starts with an exclamation mark
-        raise MalformedError(
-            "a value has a YAML tag", "put a value that starts with `!` in quotes", _line(node)
-        )
+        raise MalformedError("a value has a YAML tag", "put a value that starts with `!` in quotes", _line(node))
     return ScalarNode(value=value, written=node.value, line=_line(node))
 
 
@@ -217,18 +209,14 @@ def _syntax_error(error: yaml.YAMLError, text: str) -> MalformedError:
     words = " ".join(filter(None, (error.context, error.problem)))
     problem = _QUOTED.sub(lambda quote: quote[0] if len(quote[0]) <= len("'x'") else "…", words)
     lines = text.splitlines()
-    places = {
-        place.line for place in (mark, error.context_mark) if place is not None and place.line < len(lines)
-    }
+    places = {place.line for place in (mark, error.context_mark) if place is not None and place.line < len(lines)}
     if any("${" in lines[place] for place in places):
         remedy = "inside { } and [ ] put ${VAR} in quotes"
     elif any("\t" in lines[place] for place in places):
         remedy = "indent with spaces, not with tabs"
     else:
         remedy = "put values that start with one of *&!%@` or hold `: ` or ` #` in quotes"
-    return MalformedError(
-        f"the file is not valid YAML: {problem}", remedy, None if mark is None else mark.line + 1
-    )
+    return MalformedError(f"the file is not valid YAML: {problem}", remedy, None if mark is None else mark.line + 1)
 
 
 def _line(node: yaml.Node) -> int:

@@ -40,9 +40,7 @@ def show(settings: Settings) -> str:
     """
     capture = msgspec.structs.asdict(settings.capture)
     core = {key: _plain(capture.get(key, getattr(settings, key, None))) for key in _CORE_KEYS}
-    sinks = {JOURNAL_TYPE: {"enabled": settings.keep_journal}} | {
-        sink.name: _sink(sink) for sink in settings.sinks
-    }
+    sinks = {JOURNAL_TYPE: {"enabled": settings.keep_journal}} | {sink.name: _sink(sink) for sink in settings.sinks}
     lines = [f"# source: {settings.source}", f"{SECTION}:"]
     lines += _lines(core | {"sinks": sinks}, SECTION, settings.origins)
     return "\n".join(lines) + "\n"

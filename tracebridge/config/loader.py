@@ -80,9 +80,7 @@ def _document(source: Source) -> Document:
     try:
         content = Path(source).read_bytes()
     except FileNotFoundError:
-        raise MalformedError(
-            "there is no such file", f"create it, or correct --config or ${PATH_VARIABLE}"
-        ) from None
+        raise MalformedError("there is no such file", f"create it, or correct --config or ${PATH_VARIABLE}") from None
     except OSError as error:
         raise MalformedError(f"the file cannot be read ({error.strerror})", "name a readable file") from None
     return from_yaml(decode(content), SECTION)
@@ -96,9 +94,7 @@ def _section(document: Document, conversion: Conversion) -> Entry | None:
         return None
     for repeated in document.sections[1:]:
         first = document.sections[0].line
-        conversion.report(
-            SECTION, repeated.line, f"the key appears twice (first in line {first})", "keep one of them"
-        )
+        conversion.report(SECTION, repeated.line, f"the key appears twice (first in line {first})", "keep one of them")
     return document.sections[0]
 
 

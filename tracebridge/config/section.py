@@ -199,9 +199,7 @@ class _Sinks:
         named = next((entry for entry in common.entries if entry.key == "type"), None)
         # what is switched off need not be complete: its variables may be set on another machine only
         self._conversion.tolerant = not (self._enabled and section.enabled)
-        sink_type = self._sink_type(
-            type_name, f"{path}.type" if named else path, named.line if named else line
-        )
+        sink_type = self._sink_type(type_name, f"{path}.type" if named else path, named.line if named else line)
         settings = None if sink_type is None else self._settings(own, sink_type, path, line)
         self._conversion.tolerant = False
         if policy is None:
@@ -227,9 +225,7 @@ class _Sinks:
                 self._conversion.report(path, line, error.problem, error.remedy)
             return None
 
-    def _settings(
-        self, node: MappingNode, sink_type: SinkType, path: str, line: int | None
-    ) -> msgspec.Struct | None:
+    def _settings(self, node: MappingNode, sink_type: SinkType, path: str, line: int | None) -> msgspec.Struct | None:
         settings = self._conversion.record(
             node, sink_type.settings, path, line=line, environment=sink_type.environment, other_keys=SINK_KEYS
         )

@@ -47,9 +47,7 @@ def split(text: str, kind: Any) -> Any:
             pairs = [part.partition("=") for part in parts]
             if not all(separator for _, separator, _ in pairs):
                 return FAILED
-            values = {
-                key.strip(): convert(unquote(text.strip()), item, strict=False) for key, _, text in pairs
-            }
+            values = {key.strip(): convert(unquote(text.strip()), item, strict=False) for key, _, text in pairs}
             return FAILED if FAILED in values.values() else values
         item = item_type(option, Sequence)
         if item is not None:
