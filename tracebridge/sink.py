@@ -107,7 +107,8 @@ class Sink(Protocol):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which spans to read: those of one session, of some traces, or of a time window.
 
-    At least one of the three MUST be given; all that are given hold at once.
+    At least one of the three MUST be given; all that are given hold at once. To a session's spans belong, where the
+    backend tells, those that other senders have put into the same traces.
     """
 
     session_id: str | None = None

@@ -57,7 +57,7 @@ class JaegerReader:
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for.
 
-        Of a session only its own spans are found, of a trace or a window also those of other senders.
+        Of a session its own spans are found, and those of other senders in the same traces.
 
         Raises:
             BackendError: Jaeger cannot be reached or answers what cannot be read.
@@ -65,7 +65,7 @@ class JaegerReader:
         for wire in self._traces(query):
             if not _is_in_window(wire, query):
                 continue
-            if query.session_id is not None and wire.attributes.get(names.SESSION_ID) != query.session_id:
+            if query.session_id is not None and not _concerns(wire, query.session_id):
                 continue
             yield _ids_of(wire) if query.ids_only else from_wire(wire)
 
@@ -166,6 +166,11 @@ def _is_in_window(wire: WireSpan, query: Query) -> bool:
     after_start = query.start_ns is None or start_us >= query.start_ns // _NS_PER_US
     before_end = query.end_ns is None or start_us < -(-query.end_ns // _NS_PER_US)
     return after_start and before_end
+
+
+def _concerns(wire: WireSpan, session_id: str) -> bool:
+    """Whether a span of a trace that the session takes part in is the session's own, or nobody's of ours."""
+    return wire.attributes.get(names.SESSION_ID) == session_id or names.FINGERPRINT not in wire.attributes
 
 
 def _ids_of(wire: WireSpan) -> Span:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.workplace import (
@@ -131,6 +132,19 @@ def test_a_span_that_lost_its_session_is_different_and_not_missing(delivered: Wo
     verdict = delivered.verdicts("--sink", "langfuse")["langfuse"]
     assert verdict["counts"] == {"different": 1}
     assert [difference["field"] for difference in verdict["findings"][0]["differences"]] == ["session_id"]
+
+
+def test_another_services_span_in_one_of_our_traces_is_foreign_and_no_defect(
+    delivered: Workplace, devserver: DevServer
+) -> None:
+    turn = next(span for span in delivered.observed("otel") if span.kind == "turn")
+    span = {"traceId": turn.trace_id, "spanId": "f" * 16, "parentSpanId": turn.span_id, "name": "GET /orders"}
+    span |= {"startTimeUnixNano": str(turn.start_ns), "endTimeUnixNano": str(turn.end_ns)}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+    export = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}
+    httpx.post(f"{devserver.url}/v1/traces", json=export).raise_for_status()
+    verdict = delivered.verdicts("--sink", "otel")["otel"]
+    assert (verdict["exit_code"], verdict["counts"]) == (0, {"foreign": 1})
 
 
 def test_a_backend_that_is_away_makes_no_verdict_and_is_named(tmp_path: Path) -> None:
