@@ -69,7 +69,7 @@ def test_a_sink_that_is_not_there_is_refused_and_those_that_are_named(
     assert "no sink called 'langfus' is switched on (switched on: langfuse)" in ran.err
 
 
-@pytest.mark.parametrize("command", [("ship",), ("validate",), ("backfill", HAND_WRITTEN)])
+@pytest.mark.parametrize("command", [("validate",), ("backfill", HAND_WRITTEN)])
 def test_a_configuration_without_a_sink_has_nowhere_to_deliver_to(run: Run, command: tuple[str | Path, ...]) -> None:
     ran = run(*command)
     assert (ran.code, ran.out) == (2, "")
@@ -187,3 +187,11 @@ def test_validate_as_json_has_a_verdict_for_each_sink(run: Run, fed: Workplace, 
         "findings", "uncompared",
     }  # fmt: skip
     assert verdict["spans"] == {"session": 1, "turn": 1, "thinking": 1}
+
+
+def test_without_a_sink_there_is_nothing_to_ship_and_nothing_wrong(run: Run) -> None:
+    """JSONL alone is a way to work, and scripts that ship go on working in it."""
+    ran = run("ship")
+    assert (ran.code, ran.err) == (0, "")
+    assert "nothing to deliver" in ran.out
+    assert run("ship", "--json").out == "[]\n"

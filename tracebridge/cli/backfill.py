@@ -40,7 +40,7 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Deliver the folder."""
-    from tracebridge.cli.delivery import deliver_all, print_delivered
+    from tracebridge.cli.delivery import deliver_all, exit_code_of, print_delivered
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
 
@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     delivered = deliver_all(settings, arguments.patience)
     if arguments.json:
         print_json({"sessions": sessions, "sinks": delivered})
-        return 1 if any(one.left or one.dead or one.trouble for one in delivered) else 0
-    print(f"{sessions:,} sessions in {arguments.dir}")
-    return print_delivered(delivered)
+    else:
+        print(f"{sessions:,} sessions in {arguments.dir}")
+        print_delivered(delivered)
+    return exit_code_of(delivered)
 
 
 def _count_sessions(folder: Path) -> int:

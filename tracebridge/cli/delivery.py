@@ -67,8 +67,13 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
     ]
 
 
-def print_delivered(delivered: list[Delivered]) -> int:
-    """Print the account, and return the exit code: 1 if anything is left or was refused."""
+def exit_code_of(delivered: list[Delivered]) -> int:
+    """1 if anything is left or was refused, else 0."""
+    return 1 if any(one.left or one.dead or one.trouble for one in delivered) else 0
+
+
+def print_delivered(delivered: list[Delivered]) -> None:
+    """Print the account for people."""
     for one in delivered:
         sent = f"{one.spans:,} spans of {one.events:,} events" if one.spans else "nothing new"
         print(f"{one.sink}: {sent} delivered to {one.endpoint}")
@@ -78,7 +83,6 @@ def print_delivered(delivered: list[Delivered]) -> int:
             print(f"  {one.trouble}")
         if one.left:
             print(f"  {one.left:,} events are left; they stay in the journal and are delivered the next time")
-    return 1 if any(one.left or one.dead or one.trouble for one in delivered) else 0
 
 
 def _accounts(settings: Settings) -> list[Account]:

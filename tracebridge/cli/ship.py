@@ -42,16 +42,21 @@ def add_to(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Deliver."""
     settings = settings_of(arguments)
+    if not settings.enabled_sinks and not arguments.sink:
+        nowhere = f"{settings.source}: no sink but the journal is switched on, so there is nothing to deliver"
+        print("[]" if arguments.json else nowhere)
+        return 0
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     if arguments.follow:
         return _follow(settings)
-    from tracebridge.cli.delivery import deliver_all, print_delivered
+    from tracebridge.cli.delivery import deliver_all, exit_code_of, print_delivered
 
     delivered = deliver_all(settings, arguments.patience)
     if arguments.json:
         print_json(delivered)
-        return 1 if any(one.left or one.dead or one.trouble for one in delivered) else 0
-    return print_delivered(delivered)
+    else:
+        print_delivered(delivered)
+    return exit_code_of(delivered)
 
 
 def _follow(settings: Settings) -> int:
