@@ -45,7 +45,7 @@ def check(arguments: argparse.Namespace) -> int:
     if settings is None:
         return 1
     sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
-    journal = "kept" if settings.keep_journal else "kept until delivered"
+    journal = "kept" if settings.keep_journal else "a spool, of which this version deletes nothing yet"
     print(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")
     return 0
 

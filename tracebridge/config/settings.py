@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The seconds after which a run without events is over."""
     trace_scope: TraceScope = "turn"
     keep_journal: bool = True
-    """`sinks.jsonl.enabled`: whether the journal stays after every sink has what it is owed."""
+    """`sinks.jsonl.enabled`: whether the journal is to stay once every sink has all; none is deleted yet."""
     sinks: tuple[SinkSettings, ...] = ()
     """The sinks that are delivered to, in the order of the file; the kept journal is not one of them."""
     source: str = "defaults"
