@@ -70,7 +70,11 @@ class Shipper:
         self._name = settings.name
         self._pace = pace
         self._sink = self._sink_type.open_sink(self._sink_settings)
-        self._state = State(layout.state_file(trace_dir))
+        try:
+            self._state = State(layout.state_file(trace_dir))
+        except BaseException:
+            self._sink.close()
+            raise
         self._target = self._state.target(settings.name, self._sink_type.endpoint(self._sink_settings))
         rules = rules_of(settings.policy, self._capabilities)
         self._fingerprint = rules.fingerprint

@@ -156,15 +156,18 @@ class State:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        except sqlite3.DatabaseError as error:
+            raise _unusable(path, error) from error
+        try:
             # a power cut may cost the last batches' entries, which then count as never sent; a crash costs nothing
             self._keep_a_write_ahead_log()
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
-        except sqlite3.DatabaseError as error:
-            raise StateError(
-                f"{path}: the delivery state cannot be used ({error}). Move the file away to start with a new one; "
-                "the journal is not affected."
-            ) from error
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise _unusable(path, error) from error
+            raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -419,3 +422,10 @@ class State:
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
+    return StateError(
+        f"{path}: the delivery state cannot be used ({error}). Move the file away to start with a new one; "
+        "the journal is not affected."
+    )

@@ -273,11 +273,21 @@ def _observation(row: Sequence[Any]) -> Observation:
 def _open(path: Path | None) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
-        _prepare(connection, path)
     except sqlite3.Error as error:
-        raise DevServerError(f"{path}: cannot be opened as a database: {error}; give another --db") from error
+        raise _unusable(path, error) from error
+    try:
+        _prepare(connection, path)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _unusable(path, error) from error
+        raise
     connection.create_function("metadata_text", 2, _metadata_text, deterministic=True)
     return connection
+
+
+def _unusable(path: Path | None, error: sqlite3.Error) -> DevServerError:
+    return DevServerError(f"{path}: cannot be opened as a database: {error}; give another --db")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path | None) -> None:

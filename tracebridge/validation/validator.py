@@ -80,7 +80,11 @@ class Validator:
         self._endpoint = sink.sink_type.endpoint(sink.settings)
         self._trace_dir = trace_dir
         self._reader: Reader = sink.sink_type.open_reader(sink.settings)
-        self._state = State(layout.state_file(trace_dir))
+        try:
+            self._state = State(layout.state_file(trace_dir))
+        except BaseException:
+            self._reader.close()
+            raise
         self._target = self._state.target(sink.name, self._endpoint)
         self._state.folder(trace_dir)
 
