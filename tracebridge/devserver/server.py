@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -164,14 +165,15 @@ class _Backend:
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.grpc_endpoint: str | None = None
         self._grpc: grpc.Server | None = None
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._socket.close)
             self.store = Store(settings.db)
+            opened.callback(self.store.close)
             if settings.grpc_port is not None:
                 self._grpc, grpc_port = start_grpc(host, settings.grpc_port, self.store, faults, counts)
                 self.grpc_endpoint = f"{host}:{grpc_port}"
-        except DevServerError:
-            self._socket.close()
-            raise
+            # from here on it is `run` that closes them
+            opened.pop_all()
         app = create_app(self.store, settings.credentials, faults, counts, started)
         config = uvicorn.Config(
             app, http=TransportProtocol, ws="none", lifespan="on", log_config=None, access_log=False,
