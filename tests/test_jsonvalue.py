@@ -232,7 +232,7 @@ def test_what_old_writers_emit_is_read(line: bytes, value: Any) -> None:
     assert jsonvalue.decode(line) == value
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b'"\xff"', b"[" * 5000, b"[" * 5000 + b"]" * 5000, b"{} {}"])
+@pytest.mark.parametrize("line", [b"", b"{", b'"\xff"', b"[" * 5000, b"[" * 200_000 + b"]" * 200_000, b"{} {}"])
 def test_what_no_decoder_can_read_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         jsonvalue.decode(line)
