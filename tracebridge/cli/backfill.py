@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
+from tracebridge.cli.delivery import add_options, deliver_all, exit_code_of, print_delivered
 from tracebridge.errors import TracebridgeError
 
 _DESCRIPTION = """\
@@ -27,20 +28,11 @@ def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "backfill", run, "deliver a folder of old traces", _DESCRIPTION)
     parser.add_argument("dir", type=Path, metavar="DIR", help="a folder of `session-<id>` folders")
-    parser.add_argument("--sink", action="append", metavar="NAME", help="only to this sink; may be given again")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="give up when no sink has taken anything for so long (default: %(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the account as JSON")
+    add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Deliver the folder."""
-    from tracebridge.cli.delivery import deliver_all, exit_code_of, print_delivered
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
 

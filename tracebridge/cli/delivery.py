@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,19 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     """Events that it has not taken yet."""
     trouble: str
     """What keeps it from taking them; empty while it works."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every delivering command takes."""
+    parser.add_argument("--sink", action="append", metavar="NAME", help="only to this sink; may be given again")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="give up when no sink has taken anything for so long (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the account as JSON")
 
 
 def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:

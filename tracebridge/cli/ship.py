@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
+from tracebridge.cli.delivery import add_options, deliver_all, exit_code_of, print_delivered
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
@@ -27,16 +28,8 @@ and another takes over when it ends.
 def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "ship", run, "deliver what is recorded to every sink", _DESCRIPTION)
-    parser.add_argument("--follow", action="store_true", help="go on until stopped, delivering what is written")
-    parser.add_argument("--sink", action="append", metavar="NAME", help="only this sink; may be given again")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="without --follow: give up when no sink has taken anything for so long (default: %(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the account as JSON")
+    parser.add_argument("--follow", action="store_true", help="go on until stopped, whatever --patience says")
+    add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     if arguments.follow:
         return _follow(settings)
-    from tracebridge.cli.delivery import deliver_all, exit_code_of, print_delivered
 
     delivered = deliver_all(settings, arguments.patience)
     if arguments.json:

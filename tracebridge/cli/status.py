@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import msgspec
 
@@ -142,15 +141,13 @@ def _journal_status(path: Path) -> JournalStatus:
 
 def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
     from tracebridge.delivery.backlog import Backlog
-    from tracebridge.delivery.lock import ShipperLock
-    from tracebridge.journal import layout
+    from tracebridge.delivery.lock import shipper_lock
 
     assert sink.sink_type is not None, "only complete sinks are enabled"
     assert sink.settings is not None, "only complete sinks are enabled"
     target = state.target(sink.name, sink.sink_type.endpoint(sink.settings))
     account = state.account(target)
     condition = account.condition
-    lock = ShipperLock(layout.locks_folder(trace_dir) / f"{quote(sink.name, safe='')}.lock")
     return SinkStatus(
         name=sink.name,
         endpoint=account.endpoint,
@@ -163,5 +160,5 @@ def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatu
         unread_bytes=Backlog(state, target, sink.policy).unread_bytes(),
         dead_spans=account.dead_spans,
         possible_repeats=account.counters.get("possible_repeats", 0),
-        shipper_pid=lock.holder(),
+        shipper_pid=shipper_lock(trace_dir, sink.name).holder(),
     )

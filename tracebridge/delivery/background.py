@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.backlog import Backlog
-from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.lock import shipper_lock
 from tracebridge.delivery.pace import Pace, Turns, Unhurried
 from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
@@ -96,7 +95,7 @@ class _Lane:
         self._sink = sink
         self._trace_dir = trace_dir
         self._pace = pace
-        self._lock = ShipperLock(layout.locks_folder(trace_dir) / f"{quote(sink.name, safe='')}.lock")
+        self._lock = shipper_lock(trace_dir, sink.name)
         self._shipper: Shipper | None = None
         self._changed = threading.Condition()
         self._asked = 0

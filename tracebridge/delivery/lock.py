@@ -6,6 +6,14 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from urllib.parse import quote
+
+from tracebridge.journal import layout
+
+
+def shipper_lock(trace_dir: Path, sink: str) -> ShipperLock:
+    """The lock of the sink called `sink` in a trace folder."""
+    return ShipperLock(layout.locks_folder(trace_dir) / f"{quote(sink, safe='')}.lock")
 
 
 class ShipperLock:

@@ -245,7 +245,7 @@ class Shipper:
         reason = f"{receipt.rejected} of {len(batch.parts)} spans refused: {receipt.message}"
         refused = list(range(len(batch.parts)))
         if self._capabilities.readable:
-            self._senders_pause(self._capabilities.visibility_lag_s)
+            self._let_pass(self._capabilities.visibility_lag_s)
             try:
                 refused = self._missing(batch)
             except BackendError as error:
@@ -294,7 +294,7 @@ class Shipper:
         finally:
             reader.close()
 
-    def _senders_pause(self, seconds: float) -> None:
+    def _let_pass(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.wait(left)

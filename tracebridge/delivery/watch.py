@@ -42,12 +42,12 @@ class SessionWatch:
     def __init__(self, state: State, target: int, trace_dir: Path, policy: Policy, narrowing: Narrowing) -> None:
         self._state = state
         self._target = target
-        self._trace_dir = trace_dir
         self._policy = policy
         self._narrowing = narrowing
         self._log = OpenedLog(trace_dir)
         self._log_offset = 0
         self._main_folder = state.folder(trace_dir)
+        self._folders = state.folders()
         self._scanned: set[int] = set()
         self._scanned_at = 0.0
         self._growing: dict[SessionKey, SessionStream] = {}
@@ -57,10 +57,11 @@ class SessionWatch:
         """Learn of sessions that were opened, of folders that were added, and of time that has passed."""
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S:
             self._scanned.clear()
+        self._folders = self._state.folders()
         opened, self._log_offset = self._log.tail(self._log_offset)
         for name in dict.fromkeys(opened):
             self._grows(SessionKey(self._main_folder, name))
-        for number, path in self._state.folders().items():
+        for number, path in self._folders.items():
             if number not in self._scanned:
                 self._scan(number, path, pace)
         give_up_before = time.time_ns() - INCOMPLETE_GRACE_NS
@@ -107,7 +108,7 @@ class SessionWatch:
         if key in self._waiting:
             self._growing[key] = self._waiting.pop(key)
             return
-        folder = self._state.folders()[key.folder] / key.name
+        folder = self._folders[key.folder] / key.name
         if keeps_session(self._policy, layout.session_id_of(folder)):
             cursor = self._state.cursor(self._target, key.folder, key.name)
             self._growing[key] = SessionStream(layout.events_file(folder), self._narrowing, cursor)
