@@ -146,9 +146,72 @@ def test_what_waits_for_its_end_is_given_up_at_its_time_and_not_before(path: Pat
     assert stream.is_idle
 
 
-def test_a_cursor_whose_open_event_is_not_there_any_more_is_refused(path: Path) -> None:
+def told(stream: SessionStream) -> list[str]:
+    return [step.problem.text for step in stream.steps() if step.problem is not None]
+
+
+def resumed(path: Path) -> SessionStream:
+    """A stream that goes on where another one stopped that read the whole file."""
+    return SessionStream(path, everything, read(path)[1])
+
+
+@pytest.mark.parametrize("open_ended", [False, True])
+def test_a_file_that_took_the_place_of_the_one_that_was_read_is_read_from_its_start(
+    path: Path, open_ended: bool
+) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("old", 3, "search", not open_ended, LONG_AGO)))
+    _, cursor = read(path)
+    other = "".join(text + "\n" for text in session_lines("new", 9, "search", True, LONG_AGO))
+    path.unlink()
+    path.write_text(other)
+    stream = SessionStream(path, everything, cursor)
+    spans = [span for step in stream.steps() for span in step.spans]
+    assert [span.session_id for span in spans] == ["new"] * 19
+    assert told(SessionStream(path, everything, cursor)) == [
+        f"another file has taken the place of the one that was read to byte {cursor.offset}"
+    ]
+
+
+def test_a_shorter_file_that_takes_the_place_of_the_one_being_read_is_noticed(path: Path) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("old", 3, "search", False, LONG_AGO)))
+    stream = SessionStream(path, everything)
+    assert len([span for step in stream.steps() for span in step.spans]) == 6
+    path.unlink()
+    path.write_text("".join(text + "\n" for text in session_lines("new", 1, "search", True, LONG_AGO)))
+    spans = [span for step in stream.steps() for span in step.spans]
+    assert [span.session_id for span in spans] == ["new"] * 3
+
+
+def test_a_file_that_was_cut_is_read_on_at_its_end(path: Path) -> None:
+    lines = [text + "\n" for text in session_lines("s", 3, "search", True, LONG_AGO)]
+    path.write_text("".join(lines[:-1]))
+    stream = resumed(path)
+    path.write_text("".join(lines[:5]))
+    assert told(stream) == [
+        f"the file was cut from {stream.path.stat().st_size + len(''.join(lines[5:-1]).encode())} "
+        f"bytes or more to {path.stat().st_size}"
+    ]
+    with path.open("a") as file:
+        file.writelines(lines[5:9])
+    assert [span.turn for step in stream.steps() for span in step.spans] == [2, 2]
+    with path.open("a") as file:
+        file.write(lines[-1])
+    (session,) = [span for step in stream.steps() for span in step.spans]
+    assert (session.kind, session.extent) == ("session", "whole"), "what was open before the cut is still open"
+
+
+def test_the_same_file_moved_back_into_its_place_is_not_read_again(path: Path) -> None:
+    path.write_text("".join(text + "\n" for text in session_lines("s", 3, "search", True, LONG_AGO)))
+    stream = resumed(path)
+    copy = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copy)
+    assert list(stream.steps()) == []
+
+
+def test_a_journal_that_is_not_there_is_not_taken_for_an_empty_one(path: Path) -> None:
     path.write_text("".join(text + "\n" for text in session_lines("s", 1, "search", False, LONG_AGO)))
     _, cursor = read(path)
-    path.write_bytes(b"")
-    with pytest.raises(OSError, match="no event at byte 0"):
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
         SessionStream(path, everything, cursor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -12,6 +14,8 @@ from tracebridge.assembler import Assembler, Checkpoint, Place
 from tracebridge.event import Event, Json
 from tracebridge.journal.reader import read_journal
 from tracebridge.span import Span
+
+_HEAD_BYTES: Final = 512
 
 Narrowing = Callable[[str, dict[str, Json]], dict[str, Json]]
 """What a sink's policy leaves of an event's data: takes the event's type and data, returns data."""
@@ -25,6 +29,10 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     ordinal: int = 0
     """Number of events before it."""
     checkpoint: Checkpoint = Checkpoint()
+    head: str = ""
+    """Tells this file from another one in its place: a hash of its first line; empty as long as nothing was read."""
+    prior_end: int = 0
+    """Byte offset before which the backend may hold spans that this state knows nothing of."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -43,37 +51,51 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class SessionStream:
-    """Reads a session's journal from a cursor on. Between steps, `cursor` tells how far the steps so far went."""
+    """Reads a session's journal from a cursor on. Between steps, `cursor` tells how far the steps so far went.
+
+    A file that takes the place of the one that was read before is read from its start. Of one that was cut short, what
+    is appended from then on is read. Both are told as problems.
+    """
 
     def __init__(self, path: Path, narrowing: Narrowing, cursor: Cursor | None = None) -> None:
         """`path` is the session's events.jsonl.
 
         Raises:
-            OSError: the journal cannot be read, and the cursor has open events to take up again.
+            OSError: the journal cannot be read, and the cursor says that it was.
         """
         self.path = path
+        self.is_new = cursor is None
+        """Whether nothing is known of what was read of this file before."""
         self._narrowing = narrowing
-        self._offset = cursor.offset if cursor else 0
-        self._ordinal = cursor.ordinal if cursor else 0
         self._assembler = Assembler()
-        if cursor is not None and cursor.checkpoint.opened:
-            with path.open("rb") as file:
-                opened = [self._event_at(file, mark.offset) for mark in cursor.checkpoint.opened]
-            self._assembler = Assembler.restored(cursor.checkpoint, opened)
+        self._offset = self._ordinal = self.prior_end = 0
+        self._head = self._trouble = ""
+        self._identity = (-1, -1)
+        if cursor is not None:
+            self._resume(cursor)
 
     def steps(self) -> Iterator[Step]:
-        """Read on to the present end of the journal, one event a step."""
+        """Read on to the present end of the journal, one event a step.
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
         with self.path.open("rb") as file:
+            self._recognise(file)
+            if self._trouble:
+                problem, self._trouble = Problem(self.path, self._offset, self._trouble), ""
+                yield Step([], problem)
             for line in read_journal(file, self._offset):
-                problem = Problem(self.path, line.offset, line.problem) if line.problem else None
+                told = Problem(self.path, line.offset, line.problem) if line.problem else None
                 spans: list[Span] = []
                 if line.event is not None:
                     place = Place(line.offset, self._ordinal)
                     spans = self._assembler.feed(self._narrowed(line.event), place)
                     self._ordinal += 1
                 self._offset = line.end
-                if spans or problem:
-                    yield Step(spans, problem)
+                self._head = self._head or head_of(file)
+                if spans or told:
+                    yield Step(spans, told)
                 else:
                     yield _NOTHING
 
@@ -84,7 +106,18 @@ class SessionStream:
     @property
     def cursor(self) -> Cursor:
         """Where a new stream must begin to go on from here."""
-        return Cursor(offset=self._offset, ordinal=self._ordinal, checkpoint=self._assembler.checkpoint())
+        return Cursor(
+            offset=self._offset,
+            ordinal=self._ordinal,
+            checkpoint=self._assembler.checkpoint(),
+            head=self._head,
+            prior_end=self.prior_end,
+        )
+
+    @property
+    def may_be_held_already(self) -> bool:
+        """Whether the backend may hold spans of what is read next that this state knows nothing of."""
+        return self._offset < self.prior_end
 
     @property
     def deadline_ns(self) -> int:
@@ -106,6 +139,45 @@ class SessionStream:
         """Whether no span is open."""
         return self._assembler.is_idle
 
+    def _resume(self, cursor: Cursor) -> None:
+        self._offset, self._ordinal, self._head = cursor.offset, cursor.ordinal, cursor.head
+        self.prior_end = cursor.prior_end
+        if cursor.offset == 0:
+            return
+        with self.path.open("rb") as file:
+            self._recognise(file)
+            if not self.is_new:
+                self._take_up(file, cursor.checkpoint)
+
+    def _take_up(self, file: BinaryIO, checkpoint: Checkpoint) -> None:
+        """Read the open events again, as far as the file still holds them."""
+        held = [mark for mark in checkpoint.opened if mark.offset < self._offset]
+        opened = [self._event_at(file, mark.offset) for mark in held]
+        run_ids = {event.run_id for event in opened}
+        runs = tuple(run for run in checkpoint.runs if run.run_id in run_ids)
+        self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened)
+
+    def _recognise(self, file: BinaryIO) -> None:
+        """See whether this is the file that was read before, and still holds all of what was read."""
+        status = os.fstat(file.fileno())
+        identity = (status.st_dev, status.st_ino)
+        if self._offset == 0 or (identity == self._identity and status.st_size >= self._offset):
+            self._identity = identity
+            return
+        self._identity = identity
+        head = head_of(file)
+        self._head = self._head or head
+        if head != self._head:
+            self._trouble = f"another file has taken the place of the one that was read to byte {self._offset}"
+            self._offset = self._ordinal = self.prior_end = 0
+            self._head = ""
+            self._assembler = Assembler()
+            self.is_new = True
+        elif status.st_size < self._offset:
+            self._trouble = f"the file was cut from {self._offset} bytes or more to {status.st_size}"
+            self._offset = status.st_size
+            self._take_up(file, self._assembler.checkpoint())
+
     def _narrowed(self, event: Event) -> Event:
         data = self._narrowing(event.event_type, event.data)
         if data is event.data:
@@ -121,3 +193,9 @@ class SessionStream:
 
 
 _NOTHING = Step([])
+
+
+def head_of(file: BinaryIO) -> str:
+    """A hash of the first line of a journal, which no other one has: it holds a time and the ids of a run."""
+    first, _, _ = os.pread(file.fileno(), _HEAD_BYTES, 0).partition(b"\n")
+    return hashlib.blake2b(first, digest_size=8).hexdigest()
