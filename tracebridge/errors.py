@@ -19,6 +19,10 @@ class StateError(TracebridgeError):
     """The delivery state cannot be used: it is newer than this tracebridge, not ours, or damaged."""
 
 
+class DamagedStateError(StateError):
+    """The file of the delivery state is damaged: a shipper moves it away and makes a new one."""
+
+
 class UnsupportedFileSystemError(TracebridgeError):
     """The trace folder lies where locks and appends cannot be relied on."""
 

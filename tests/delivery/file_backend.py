@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.config import Settings, SinkSettings
+from tracebridge.errors import BackendError
 from tracebridge.policy import Policy
 from tracebridge.sink import Capabilities, Outcome, Query, Receipt
 from tracebridge.span import Span
@@ -26,6 +27,11 @@ class Answers:
         self.stores_anyway: list[bool] = []
         self.requests: list[list[str]] = []
         self.poison: set[str] = set()
+        self.unencodable: set[str] = set()
+        self.reader_is_away = False
+        self.hidden: set[str] = set()
+        """Sessions whose spans are stored and do not show yet."""
+        self.queries: list[Query] = []
         self.guard = threading.Lock()
 
 
@@ -37,7 +43,12 @@ class FileBackend:
     extra = ""
 
     def __init__(
-        self, *, readable: bool = True, max_request_spans: int = 1000, max_request_bytes: int = 1 << 20
+        self,
+        *,
+        readable: bool = True,
+        max_request_spans: int = 1000,
+        max_request_bytes: int = 1 << 20,
+        visibility_lag_s: float = 0.0,
     ) -> None:
         self.answers = Answers()
         self._capabilities = Capabilities(
@@ -45,6 +56,7 @@ class FileBackend:
             max_request_bytes=max_request_bytes,
             max_request_spans=max_request_spans,
             readable=readable,
+            visibility_lag_s=visibility_lag_s,
         )
 
     def capabilities(self, settings: msgspec.Struct) -> Capabilities:
@@ -60,7 +72,7 @@ class FileBackend:
 
     def open_reader(self, settings: msgspec.Struct) -> FileReader:
         assert isinstance(settings, FileSettings)
-        return FileReader(settings.path)
+        return FileReader(settings.path, self.answers)
 
 
 class FileSink:
@@ -69,6 +81,8 @@ class FileSink:
         self._answers = answers
 
     def encode(self, span: Span) -> bytes:
+        if span.name in self._answers.unencodable:
+            raise ValueError(f"cannot say {span.name}")
         return msgspec.json.encode(span)
 
     def join(self, parts: Sequence[bytes]) -> bytes:
@@ -94,14 +108,20 @@ class FileSink:
 
 
 class FileReader:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answers: Answers | None = None) -> None:
         self._path = path
+        self._answers = answers or Answers()
 
     def read(self, query: Query) -> Iterator[Span]:
+        self._answers.queries.append(query)
+        if self._answers.reader_is_away:
+            raise BackendError("the query service is away")
         if not self._path.exists():
             return
         for line in self._path.read_bytes().splitlines():
             span = msgspec.json.decode(line, type=Span)
+            if span.session_id in self._answers.hidden:
+                continue
             if query.session_id in (None, span.session_id) and (
                 (query.start_ns or 0) <= span.start_ns < (query.end_ns or 2**63)
             ):

@@ -72,6 +72,10 @@ class Rig:
     def state(self) -> State:
         return State(layout.state_file(self.trace_dir))
 
+    def lose_the_state(self) -> None:
+        for file in layout.state_folder(self.trace_dir).glob("state.sqlite*"):
+            file.unlink()
+
     def counters(self) -> dict[str, int]:
         state = self.state()
         try:

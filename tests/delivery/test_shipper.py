@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
+from tracebridge.delivery.pace import FullSpeed
+from tracebridge.delivery.shipper import Shipper
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Outcome, Receipt
@@ -20,6 +24,18 @@ UNKNOWN = Receipt(outcome=Outcome.UNKNOWN, message="timed out")
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path, FileBackend())
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.005)
+
+
+def drive(shipper: Shipper) -> None:
+    """Ship on until everything is delivered."""
+    until(lambda: shipper.round(2).is_done)
 
 
 def expected_names(*sessions: str, turns: int = 3) -> list[str]:
@@ -77,12 +93,198 @@ def test_a_batch_that_was_stored_though_no_answer_came_is_not_sent_again(rig: Ri
     assert len(rig.backend.answers.requests) == 1
 
 
-def test_a_batch_that_was_not_stored_and_not_answered_is_sent_again(rig: Rig) -> None:
+def test_a_batch_that_was_not_stored_is_sent_again_once_something_later_shows_and_it_does_not(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [ConnectionResetError("reset")]
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    time.sleep(0.02)  # more than the backend's lag: what is sent now is later for certain
+    write_session(rig.trace_dir, "b")
+    layout.opened_log(rig.trace_dir).write_text("session-b\n")
+    drive(shipper)
+    assert rig.stored_names() == expected_names("a", "b")
+    first, second, third = rig.backend.answers.requests
+    assert (first, len(second)) == (third, 7), "the same spans, after those of the other session"
+    assert "possible_repeats" not in rig.counters()
+    shipper.close()
+
+
+def test_a_batch_that_was_not_stored_with_nothing_after_it_is_sent_again_in_the_end_and_counted(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     rig.backend.answers.scripted = [ConnectionResetError("reset")]
     rig.ship()
     assert rig.stored_names() == expected_names("a")
-    assert len(rig.backend.answers.requests) == 2
+    assert rig.counters()["possible_repeats"] == 7
+
+
+def test_what_shows_only_after_a_while_is_not_sent_again(rig: Rig) -> None:
+    write_session(rig.trace_dir, "late")
+    rig.backend.answers.scripted = [UNKNOWN]
+    rig.backend.answers.stores_anyway = [True]
+    rig.backend.answers.hidden = {"late"}
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.queries) > 2)
+    assert shipper.trouble
+    rig.backend.answers.hidden = set()
+    drive(shipper)
+    assert len(rig.backend.answers.requests) == 1
+    assert rig.counters()["confirmed_spans"] == 7
+    shipper.close()
+
+
+def test_a_reader_that_is_away_stops_nothing_that_is_new(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [UNKNOWN]
+    rig.backend.answers.stores_anyway = [True]
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    rig.backend.answers.reader_is_away = True
+    write_session(rig.trace_dir, "b")
+    layout.opened_log(rig.trace_dir).write_text("session-b\n")
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 2)
+    until(lambda: shipper.round().is_done or "query service is away" in shipper.trouble)
+    rig.backend.answers.reader_is_away = False
+    drive(shipper)
+    assert rig.stored_names() == expected_names("a", "b")
+    shipper.close()
+
+
+def test_a_state_that_was_lost_is_made_good_by_reading_the_backend(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b", end=False)
+    rig.ship()
+    requests = len(rig.backend.answers.requests)
+    rig.lose_the_state()
+    write_session(rig.trace_dir, "c")
+    rig.ship()
+    assert rig.stored_names() == sorted([*expected_names("a", "c"), *expected_names("b")[1:]])
+    assert len(rig.backend.answers.requests) == requests + 1
+    counters = rig.counters()
+    assert (counters["found_spans"], counters["confirmed_spans"]) == (13, 20)
+
+
+def test_a_lost_state_in_the_middle_of_a_session_sends_only_what_is_missing(rig: Rig) -> None:
+    lines = session_lines("a", 6, "search", end=True, at=now())
+    path = layout.events_file(layout.session_folder(rig.trace_dir, "a"))
+    path.parent.mkdir(parents=True)
+    for number, text in enumerate(lines):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        if number % 5 == 2:
+            rig.ship()
+            rig.lose_the_state()
+    rig.ship()
+    assert rig.stored_names() == expected_names("a", turns=6)
+
+
+def test_a_shipper_that_dies_while_it_makes_a_lost_state_good_repeats_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(max_request_spans=2))
+    for name in ("a", "b", "c"):
+        write_session(rig.trace_dir, name, turns=8)
+    rig.ship()
+    rig.lose_the_state()
+    for _ in range(30):
+        dying = rig.shipper()
+        dying.round()
+        dying.close()
+    rig.ship()
+    assert rig.stored_names() == expected_names("a", "b", "c", turns=8)
+
+
+def test_without_anything_at_the_backend_it_is_asked_once_however_many_sessions_are_old(rig: Rig) -> None:
+    for number in range(20):
+        write_session(rig.trace_dir, f"s{number}")
+    rig.ship()
+    assert len(rig.backend.answers.queries) == 1
+
+
+def test_a_state_that_saw_the_first_session_begin_asks_nothing(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    layout.opened_log(rig.trace_dir).parent.mkdir()
+    layout.opened_log(rig.trace_dir).write_text("session-a\n")
+    shipper = Shipper(rig.settings.sinks[0], rig.trace_dir, FullSpeed())
+    drive(shipper)
+    shipper.close()
+    assert rig.stored_names() == expected_names("a")
+    assert rig.backend.answers.queries == []
+
+
+def test_old_sessions_wait_for_a_reader_that_is_away_and_new_ones_do_not(rig: Rig) -> None:
+    write_session(rig.trace_dir, "old")
+    rig.backend.answers.reader_is_away = True
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done or "query service is away" in shipper.trouble)
+    write_session(rig.trace_dir, "new")
+    layout.opened_log(rig.trace_dir).write_text("session-new\n")
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    assert rig.stored_names() == expected_names("new")
+    rig.backend.answers.reader_is_away = False
+    drive(shipper)
+    assert rig.stored_names() == expected_names("new", "old")
+    shipper.close()
+
+
+def test_a_copied_folder_is_not_sent_again(rig: Rig, tmp_path: Path) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    shutil.copytree(rig.trace_dir / "session-a", tmp_path / "copy" / "session-a")
+    state = rig.state()
+    state.folder(tmp_path / "copy")
+    state.close()
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_a_damaged_state_is_replaced_and_nothing_is_sent_twice(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    rig.lose_the_state()
+    layout.state_file(rig.trace_dir).write_bytes(b"\x00" * 5000)
+    write_session(rig.trace_dir, "b")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a", "b")
+    assert (layout.state_folder(rig.trace_dir) / "state.sqlite.damaged-1").read_bytes() == b"\x00" * 5000
+
+
+def test_without_a_reader_a_damaged_state_says_what_it_cannot_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    rig.lose_the_state()
+    layout.state_file(rig.trace_dir).write_bytes(b"\x00" * 5000)
+    rig.ship()
+    assert rig.stored_names() == sorted(expected_names("a") * 2)
+    assert rig.counters()["possible_repeats"] == 7
+    assert len([record for record in caplog.records if "may be there twice" in record.getMessage()]) == 1
+
+
+def test_without_a_reader_a_state_that_is_gone_though_there_was_a_shipper_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    rig.lose_the_state()
+    shipper = Shipper(rig.settings.sinks[0], rig.trace_dir, FullSpeed(), had_shipper=True)
+    drive(shipper)
+    shipper.close()
+    assert rig.counters()["possible_repeats"] == 7
+    assert "the state that knew what was delivered is gone" in caplog.text
+
+
+def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_arrive(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b", turns=1, tool="unspeakable")
+    rig.backend.answers.unencodable = {"unspeakable"}
+    rig.ship()
+    assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn"])
+    state = rig.state()
+    (letter,) = state.dead_letters(1)
+    state.close()
+    assert letter.reason == "cannot be encoded: ValueError: cannot say unspeakable"
 
 
 def test_without_a_reader_an_unanswered_batch_is_sent_again_and_counted_as_a_possible_repeat(tmp_path: Path) -> None:

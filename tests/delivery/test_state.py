@@ -15,6 +15,8 @@ from tracebridge.delivery.state import SCHEMA_VERSION, Advance, Batch, SpanRef, 
 from tracebridge.errors import StateError
 from tracebridge.session_stream import Cursor
 
+DATA = Path(__file__).resolve().parent.parent / "data" / "state"
+
 
 def ref(number: int, events: int = 2) -> SpanRef:
     return SpanRef(f"{number:032x}", f"{number:016x}", "s", number, events)
@@ -22,6 +24,10 @@ def ref(number: int, events: int = 2) -> SpanRef:
 
 def batch(*numbers: int) -> Batch:
     return Batch(parts=tuple(b"%d" % number for number in numbers), refs=tuple(map(ref, numbers)), fate="unsent")
+
+
+def without_parts(batch: Batch) -> Batch:
+    return msgspec.structs.replace(batch, parts=())
 
 
 @pytest.fixture
@@ -106,6 +112,160 @@ def test_a_damaged_file_is_refused_with_its_name_and_what_to_do(path: Path, cont
     assert path.read_bytes() == content
 
 
+def test_a_state_of_schema_1_is_upgraded_and_keeps_all_that_it_holds(path: Path) -> None:
+    path.parent.mkdir()
+    database = sqlite3.connect(path)
+    database.executescript((DATA / "schema-1.sql").read_text("utf-8"))
+    database.close()
+
+    state = State(path)
+    (target,) = state.targets()
+    assert (target.sink, target.endpoint, target.off_since_ns) == ("langfuse", "http://127.0.0.1:3000", 0)
+    assert state.folders() == {1: Path("/var/traces")}
+    assert state.positions(1, 1) == {"session-done": 50, "session-open": 100}
+    cursor = state.cursor(1, 1, "session-open")
+    assert cursor is not None
+    assert [mark.offset for mark in cursor.checkpoint.opened] == [3]
+    assert set(state.deadlines(1, 1)) == {"session-done", "session-open"}, "whatever is open is looked at once"
+    (batch,) = state.in_flight(1)
+    assert (batch.fate, state.parts(batch), batch.refs) == ("unknown", (b"1", b"2"), (ref(1), ref(2)))
+    assert batch.sent_ns == 1795527100889515881, "it may have been sent when it was written down"
+    assert state.account(1).counters == {"confirmed_spans": 1, "confirmed_events": 2, "confirmed_requests": 1}
+    assert [(letter.reason, letter.ref) for letter in state.dead_letters(1)] == [("too odd", ref(4))]
+    assert state.problems() == [(Path("/var/traces"), "session-done", 7, "not JSON")]
+    assert state.rules("abcdefabcdef") == "{}"
+    assert state.known_since_ns(1) == 0, "it knows all that was sent, for it sent it"
+    state.close()
+    State(path).close()  # and once more, now that it is of this version
+    assert schema_of(path) == schema_of(a_new_state(path.with_name("new.sqlite")))
+
+
+def a_new_state(path: Path) -> Path:
+    State(path).close()
+    return path
+
+
+def schema_of(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """By table, its columns and their types."""
+    database = sqlite3.connect(path)
+    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {
+        table: sorted((name, kind) for _, name, kind, *_ in database.execute(f"PRAGMA table_info({table})"))
+        for table in tables
+    }
+    assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    database.close()
+    return found
+
+
+def test_there_is_an_upgrade_from_every_earlier_schema() -> None:
+    assert sorted(int(file.stem.partition("-")[2]) for file in DATA.glob("schema-*.sql")) == list(
+        range(1, SCHEMA_VERSION)
+    )
+
+
+def test_a_state_that_was_deleted_while_it_is_open_refuses_to_go_on(path: Path) -> None:
+    state = State(path)
+    target = state.target("sink", "somewhere")
+    path.unlink()
+    with pytest.raises(StateError, match="deleted or replaced"):
+        state.write_down(target, [batch(1)], [], [])
+    State(path).close()
+    with pytest.raises(StateError, match="deleted or replaced"):
+        state.targets()
+    state.close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all " * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_shipper_moves_a_damaged_state_aside_and_begins_a_new_one_that_says_so(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    state = State.for_shipping(path)
+    assert state.successor_of == "state.sqlite.damaged-1"
+    assert path.with_name(state.successor_of).read_bytes() == content
+    state.close()
+    again = State.for_shipping(path)
+    assert again.successor_of == "state.sqlite.damaged-1", "a sound state is kept"
+    again.close()
+
+
+def test_damage_inside_of_the_file_is_found_before_anything_is_shipped(path: Path) -> None:
+    state = State(path)
+    target, folder = state.target("sink", "somewhere"), state.folder(path.parent)
+    for number in range(200):
+        advance = Advance(folder=folder, session_id=f"session-{number}", cursor=Cursor(offset=number))
+        state.write_down(target, [batch(number)], [advance], [])
+    state.close()
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 4096] = b"\xaa" * 4096
+    path.write_bytes(damaged)
+    rebuilt = State.for_shipping(path)
+    assert rebuilt.successor_of == "state.sqlite.damaged-1"
+    assert rebuilt.targets() == []
+    rebuilt.close()
+
+
+def test_of_many_that_find_the_state_damaged_one_moves_it_aside(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a state" * 100)
+    ready = threading.Barrier(6)
+    found: list[str] = []
+
+    def open_it() -> None:
+        ready.wait()
+        while True:
+            try:
+                state = State.for_shipping(path)
+            except StateError:
+                continue  # another one is at it
+            found.append(state.successor_of)
+            state.close()
+            return
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["state.sqlite.damaged-1"] * 6
+    assert not path.with_name("state.sqlite.damaged-2").exists()
+
+
+def test_of_one_session_not_too_many_broken_lines_are_remembered(path: Path) -> None:
+    state = State(path)
+    target, folder = state.target("otel", "http://a"), state.folder(path.parent)
+    state.write_down(target, [], [], [(folder, "session-s", offset, "not JSON") for offset in range(1500)])
+    state.write_down(target, [], [], [(folder, "session-t", 0, "not JSON")])
+    assert len(state.problems()) == 1001
+    state.close()
+
+
+def test_a_session_that_is_gone_is_forgotten_but_not_the_one_that_took_its_place(path: Path) -> None:
+    state = State(path)
+    folder = state.folder(path.parent)
+    old, new = state.target("one", "http://a"), state.target("two", "http://a")
+    state.write_down(old, [], [Advance(folder=folder, session_id="s", cursor=Cursor(offset=9, head="old"))], [])
+    state.write_down(new, [], [Advance(folder=folder, session_id="s", cursor=Cursor(offset=5, head="new"))], [])
+    state.forget_session(folder, "s", "old")
+    assert state.positions(old, folder) == {}
+    assert state.positions(new, folder) == {"s": 5}
+    state.close()
+
+
+def test_what_a_switched_off_sink_has_not_read_stays_owed_to_it_until_it_is_forgotten(path: Path) -> None:
+    state = State(path)
+    folder, target = state.folder(path.parent), state.target("sink", "http://a")
+    state.write_down(target, [batch(1)], [Advance(folder=folder, session_id="a", cursor=Cursor(offset=9))], [])
+    state.switched_off(target, {folder: ["a", "b"]})
+    assert state.positions(target, folder) == {"a": 9, "b": 0}
+    assert state.targets()[0].off_since_ns > 0
+    state.switched_on(target)
+    assert state.targets()[0].off_since_ns == 0
+    state.forget_target(target)
+    assert (state.targets(), list(state.in_flight(target)), state.positions(target, folder)) == ([], [], {})
+    state.close()
+
+
 def test_two_backends_of_one_sink_name_are_apart(path: Path) -> None:
     state = State(path)
     here, there = state.target("langfuse", "http://here"), state.target("langfuse", "http://there")
@@ -116,7 +276,8 @@ def test_two_backends_of_one_sink_name_are_apart(path: Path) -> None:
     assert state.cursor(here, folder, "session-s") == Cursor(offset=10, ordinal=1)
     assert state.cursor(there, folder, "session-s") is None
     assert (state.positions(here, folder), state.positions(there, folder)) == ({"session-s": 10}, {})
-    assert (list(state.in_flight(here)), list(state.in_flight(there))) == ([written], [])
+    assert (list(state.in_flight(here)), list(state.in_flight(there))) == ([without_parts(written)], [])
+    assert state.parts(written) == (b"1", b"2")
 
     state.confirm(here, written)
     assert state.account(here).counters["confirmed_spans"] == 2
@@ -130,14 +291,17 @@ def test_what_is_in_flight_and_what_is_open_survive_a_restart(path: Path) -> Non
     cursor = Cursor(offset=100, ordinal=4, checkpoint=checkpoint)
     state = State(path)
     target, folder = state.target("otel", "http://a"), state.folder(path.parent)
-    advance = Advance(folder=folder, session_id="session-s", cursor=cursor)
+    advance = Advance(folder=folder, session_id="session-s", cursor=cursor, deadline_ns=7)
     (written,) = state.write_down(target, [batch(1, 2)], [advance], [(folder, "session-s", 7, "not JSON")])
-    state.set_fate(written, "unknown")
+    sent = state.set_fate(written, "unknown")
+    assert sent.sent_ns > 0
 
     after = State(path)  # the first one is still open, as a killed process leaves it
-    assert list(after.in_flight(target)) == [msgspec.structs.replace(written, fate="unknown")]
+    assert list(after.in_flight(target)) == [
+        msgspec.structs.replace(without_parts(written), fate="unknown", sent_ns=sent.sent_ns)
+    ]
     assert after.cursor(target, folder, "session-s") == cursor
-    assert after.open_sessions(target, folder) == ["session-s"]
+    assert after.deadlines(target, folder) == {"session-s": 7}
     assert after.problems() == [(path.parent.resolve(), "session-s", 7, "not JSON")]
     after.close()
     state.close()

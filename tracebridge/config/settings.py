@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 
 from tracebridge.policy import Policy
-from tracebridge.sink import SinkType
+from tracebridge.sink import Capabilities, Reader, Sink, SinkType
 
 Delivery = Literal["thread", "external"]
 """In a background thread of the agent's process, or wherever an operator runs `tracebridge ship`."""
@@ -19,6 +19,9 @@ TraceScope = Literal["turn", "session"]
 
 DEFAULT_MAX_CONTENT_LENGTH: Final = 10_000
 """Characters, as in the original Agent Trace."""
+
+DEFAULT_SPOOL_KEEP_S: Final = 86_400.0
+"""A day."""
 
 
 class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,33 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The record that `sink_type.settings` defines; None only if the sink is switched off and incomplete."""
     sink_type: SinkType | None
     """What opens the sink; None only in a sink that is switched off and whose type is not installed."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where the sink sends to, for people, without credentials."""
+        sink_type, settings = self._complete()
+        return sink_type.endpoint(settings)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the sink declares about its backend."""
+        sink_type, settings = self._complete()
+        return sink_type.capabilities(settings)
+
+    def open_sink(self) -> Sink:
+        """Open the sink; see `SinkType.open_sink`."""
+        sink_type, settings = self._complete()
+        return sink_type.open_sink(settings)
+
+    def open_reader(self) -> Reader:
+        """Open the sink's reader; see `SinkType.open_reader`."""
+        sink_type, settings = self._complete()
+        return sink_type.open_reader(settings)
+
+    def _complete(self) -> tuple[SinkType, msgspec.Struct]:
+        if self.sink_type is None or self.settings is None:
+            raise ValueError(f"sink {self.name} is switched off and not complete")
+        return self.sink_type, self.settings
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The seconds after which a run without events is over."""
     trace_scope: TraceScope = "turn"
     keep_journal: bool = True
-    """`sinks.jsonl.enabled`: whether the journal is to stay once every sink has all; none is deleted yet."""
+    """`sinks.jsonl.enabled`: whether the journal stays; else a session goes once every sink has it."""
+    spool_keep: float = DEFAULT_SPOOL_KEEP_S
+    """The seconds that a session's files stay in a spool after they were last written to."""
     sinks: tuple[SinkSettings, ...] = ()
     """The sinks that are delivered to, in the order of the file; the kept journal is not one of them."""
     source: str = "defaults"

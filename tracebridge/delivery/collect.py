@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tracebridge.delivery.pace import Pace
+from tracebridge.delivery.prior import SpanId
 from tracebridge.delivery.state import Advance, Batch, SpanRef
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS, SessionKey, SessionWatch
 from tracebridge.session_stream import Problem, SessionStream, Step
@@ -40,11 +41,21 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     batches: list[Batch]
     advances: list[Advance]
     problems: list[JournalProblem]
+    found: list[SpanRef]
+    """Spans that need not be sent, because the backend holds them already."""
+    older: int
+    """How many spans of the batches are of events that are older than the state."""
+    unsendable: list[tuple[SpanRef, str]]
+    """Spans that the sink cannot encode, and why."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was read."""
         return not (self.batches or self.advances or self.problems)
+
+
+Held = Callable[[SessionKey, SessionStream], frozenset[SpanId] | None]
+"""Which spans of a session the backend holds already; None if that cannot be told now."""
 
 
 class Collector:
@@ -54,6 +65,7 @@ class Collector:
         self,
         watch: SessionWatch,
         encode: Callable[[Span], bytes],
+        held: Held,
         pace: Pace,
         *,
         max_bytes: int,
@@ -61,11 +73,14 @@ class Collector:
     ) -> None:
         self._watch = watch
         self._encode = encode
+        self._held = held
         self._pace = pace
         self._max_bytes = max_bytes
         self._max_spans = max_spans
         self._sessions: Iterator[tuple[SessionKey, SessionStream]] | None = None
-        self._current: tuple[SessionKey, SessionStream, Iterator[Step]] | None = None
+        self._current: _Reading | None = None
+        self.has_skipped = False
+        """Whether the last pass left sessions out because it cannot be told what the backend holds of them."""
 
     @property
     def has_more(self) -> bool:
@@ -77,58 +92,84 @@ class Collector:
         draft = _Draft(self._max_bytes, self._max_spans)
         moved: dict[SessionKey, SessionStream] = {}
         problems: list[JournalProblem] = []
-        while not draft.is_full and (current := self._current or self._next()) is not None:
-            key, stream, steps = self._current = current
+        while not draft.is_full and (reading := self._current or self._next()) is not None:
+            self._current = reading
             try:
-                for step in steps:
+                for step in reading.steps:
                     self._pace.tick()
-                    moved[key] = stream
-                    self._take(step, key, draft, problems)
+                    moved[reading.key] = reading.stream
+                    if step.problem is not None:
+                        problems.append(_reported(step.problem, reading.key))
+                    self._add(step.spans, reading, draft)
                     if draft.is_full:
                         break
                 else:
-                    self._finish(key, stream, draft, moved)
+                    self._finish(reading, draft, moved)
                     self._current = None
             except OSError as error:
                 # the next scan finds the session again if it can be read then
-                log.warning("session %s cannot be read: %s", key.name, error)
+                log.warning("session %s cannot be read: %s", reading.key.name, error)
                 self._current = None
         return Collected(
             batches=draft.batches(),
             advances=[
-                Advance(folder=key.folder, session_id=key.name, cursor=stream.cursor) for key, stream in moved.items()
+                Advance(folder=key.folder, session_id=key.name, cursor=stream.cursor, deadline_ns=stream.deadline_ns)
+                for key, stream in moved.items()
             ],
             problems=problems,
+            found=draft.found,
+            older=draft.older,
+            unsendable=draft.unsendable,
         )
 
-    def _next(self) -> tuple[SessionKey, SessionStream, Iterator[Step]] | None:
+    def _next(self) -> _Reading | None:
         if self._sessions is None:
             self._sessions = self._watch.unread()
-        following = next(self._sessions, None)
-        if following is None:
-            self._sessions = None
-            return None
-        key, stream = following
-        return key, stream, stream.steps()
+            self.has_skipped = False
+        for key, stream in self._sessions:
+            held = self._held(key, stream)
+            if held is not None:
+                return _Reading(key, stream, stream.steps(), held, stream.may_be_held_already)
+            self.has_skipped = True
+        self._sessions = None
+        return None
 
-    def _take(self, step: Step, key: SessionKey, draft: _Draft, problems: list[JournalProblem]) -> None:
-        if step.problem is not None:
-            problems.append(_reported(step.problem, key))
-        self._add(step.spans, draft)
-
-    def _finish(
-        self, key: SessionKey, stream: SessionStream, draft: _Draft, moved: dict[SessionKey, SessionStream]
-    ) -> None:
-        given_up = stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS)
+    def _finish(self, reading: _Reading, draft: _Draft, moved: dict[SessionKey, SessionStream]) -> None:
+        given_up = reading.stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS)
         if given_up:
-            moved[key] = stream
-            self._add(given_up, draft)
-        self._watch.let_go(key, stream)
+            moved[reading.key] = reading.stream
+            self._add(given_up, reading, draft)
+        self._watch.let_go(reading.key, reading.stream)
 
-    def _add(self, spans: list[Span], draft: _Draft) -> None:
+    def _add(self, spans: list[Span], reading: _Reading, draft: _Draft) -> None:
         for span in spans:
-            draft.add(self._encode(span), _ref(span))
+            if (span.trace_id, span.span_id) in reading.held:
+                draft.found.append(SpanRef.of(span))
+            else:
+                draft.older += reading.is_older
+                self._draw_up(span, draft)
             self._pace.tick()
+
+    def _draw_up(self, span: Span, draft: _Draft) -> None:
+        try:
+            part = self._encode(span)
+        except Exception as error:  # a sink's defect, which must not cost the span nor hold up the others
+            reason = f"cannot be encoded: {type(error).__name__}: {error}"
+            log.exception("span %s is a dead letter now", span.span_id)
+            draft.unsendable.append((SpanRef.of(span), reason))
+        else:
+            draft.add(part, SpanRef.of(span))
+
+
+class _Reading(NamedTuple):
+    """A session that is being read, and what the backend holds of it already."""
+
+    key: SessionKey
+    stream: SessionStream
+    steps: Iterator[Step]
+    held: frozenset[SpanId]
+    is_older: bool
+    """Whether its events are older than the state."""
 
 
 class _Draft:
@@ -141,10 +182,13 @@ class _Draft:
         self._size = 0
         self._parts: list[bytes] = []
         self._refs: list[SpanRef] = []
+        self.found: list[SpanRef] = []
+        self.older = 0
+        self.unsendable: list[tuple[SpanRef, str]] = []
 
     @property
     def is_full(self) -> bool:
-        return self._size >= self._target_bytes or len(self._parts) >= self._max_spans
+        return self._size >= self._target_bytes or len(self._parts) + len(self.found) >= self._max_spans
 
     def add(self, part: bytes, ref: SpanRef) -> None:
         self._parts.append(part)
@@ -164,17 +208,7 @@ class _Draft:
         return batches
 
     def _batch(self, begin: int, end: int) -> Batch:
-        return Batch(parts=tuple(self._parts[begin:end]), refs=tuple(self._refs[begin:end]))
-
-
-def _ref(span: Span) -> SpanRef:
-    return SpanRef(
-        span.trace_id,
-        span.span_id,
-        span.session_id,
-        span.start_ns,
-        (span.opened is not None) + (span.closed is not None),
-    )
+        return Batch(parts=tuple(self._parts[begin:end]), refs=tuple(self._refs[begin:end]), fate="unsent")
 
 
 def _reported(problem: Problem, key: SessionKey) -> JournalProblem:

@@ -28,6 +28,8 @@ class ShipperLock:
         self._path = path
         self._descriptor = -1
         self._owner_pid = 0
+        self.was_held_before = True
+        """Whether the lock that was acquired had ever been held before."""
 
     def acquire(self) -> bool:
         """Take the lock if it is free; False if another shipper holds it."""
@@ -42,6 +44,7 @@ class ShipperLock:
             except OSError:
                 os.close(descriptor)
                 return False
+            self.was_held_before = os.fstat(descriptor).st_size > 0
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             _HELD.paths().add(path)

@@ -1,34 +1,187 @@
-"""Settling the fate of a batch by reading back: which of its spans does the backend hold?"""
+"""`Settlement`: batches of which nobody knows whether they arrived, until reading back tells.
+
+That a span is there is believed at once. That it is *absent* is believed only with proof: something that was sent at
+least one visibility lag after it has been readable for one lag. So neither a backend that is minutes behind, nor one
+that stores out of order within its lag, nor one that does both while it catches up, makes a span be sent twice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Final
+
+import msgspec
 
 from tracebridge.delivery.state import Batch, SpanRef
 from tracebridge.sink import Query, Reader
 
+LONELY_LAGS: Final = 60.0
+"""After how many lags a batch counts as absent without proof when nothing was accepted after it."""
+BEHIND_LAGS: Final = 360.0
+"""The same when something was, and does not show either: the backend is far behind."""
+_SHORTEST_LAG_S: Final = 0.01
+_LONGEST_WAIT_S: Final = 60.0
 _MARGIN_NS: Final = 1_000_000_000
 """Backends keep times less precisely than we do, so the window asked for is a little wider."""
 _MOST_SESSIONS_ASKED_BY_NAME: Final = 3
 
 
-def missing(reader: Reader, batch: Batch) -> list[int]:
-    """The places in the batch of the spans that the backend does not show.
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a batch."""
+
+    batch: Batch
+    absent: tuple[int, ...]
+    """Places in the batch of the spans that the backend does not hold."""
+    is_proven: bool
+    """Whether that is certain; else the backend may show them one day after all."""
+    refused: str
+    """Why the backend refused some of the batch, if it said so."""
+
+
+class _Unsettled:
+    """A batch that waits for proof."""
+
+    __slots__ = ("batch", "look_at", "missing", "refused", "sent_at", "wait_s")
+
+    def __init__(self, batch: Batch, sent_at: float, refused: str, lag_s: float) -> None:
+        self.batch = batch
+        self.sent_at = sent_at
+        self.refused = refused
+        self.missing = list(range(len(batch.refs)))
+        self.wait_s = lag_s
+        self.look_at = sent_at + lag_s
+
+    def look_in(self, seconds: float, now: float) -> None:
+        """Look again in so many seconds, if not earlier."""
+        self.wait_s = seconds
+        self.look_at = now + seconds if self.look_at <= now else min(self.look_at, now + seconds)
+
+    def look_later(self, now: float) -> None:
+        """Look again after a longer time than before."""
+        self.wait_s = min(2 * self.wait_s, max(_LONGEST_WAIT_S, self.wait_s))
+        self.look_at = now + self.wait_s
+
+    def settled(self, *, is_proven: bool) -> Settled:
+        return Settled(batch=self.batch, absent=tuple(self.missing), is_proven=is_proven, refused=self.refused)
+
+
+class _Witness(msgspec.Struct):
+    """A span that was accepted, to be looked for: once it shows, so must what was sent before it."""
+
+    ref: SpanRef
+    sent_at: float
+    seen_at: float = float("inf")
+
+    def proves(self, waiting: _Unsettled, lag_s: float, now: float) -> bool:
+        """Whether what still does not show of `waiting` at `now` never will."""
+        return self.could_prove(waiting, lag_s) and now >= self.seen_at + lag_s
+
+    def could_prove(self, waiting: _Unsettled, lag_s: float) -> bool:
+        """Whether it was sent late enough after `waiting`."""
+        return self.sent_at >= waiting.sent_at + lag_s
+
+
+class Settlement:
+    """The unsettled batches of one sink. Times are readings of one monotonic clock, in seconds."""
+
+    def __init__(self, lag_s: float) -> None:
+        """`lag_s` is the backend's declared visibility lag."""
+        self._lag_s = max(lag_s, _SHORTEST_LAG_S)
+        self._unsettled: list[_Unsettled] = []
+        self._witnesses: list[_Witness] = []
+
+    def __len__(self) -> int:
+        """How many batches wait."""
+        return len(self._unsettled)
+
+    def add(self, batch: Batch, sent_at: float, refused: str = "") -> None:
+        """Take a batch that was sent at `sent_at`; `refused` is what the backend said if it took only a part."""
+        self._unsettled.append(_Unsettled(batch, sent_at, refused, self._lag_s))
+
+    def accepted(self, batch: Batch, sent_at: float) -> None:
+        """Hear of a batch that the backend has taken: it may come to prove that an earlier one is absent."""
+        witness = _Witness(batch.refs[0], sent_at)
+        helped = [waiting for waiting in self._unsettled if self._needs(witness, waiting)]
+        if helped:
+            self._witnesses.append(witness)
+        for waiting in helped:
+            waiting.look_in(self._lag_s, sent_at)
+
+    def next_look_s(self, now: float) -> float:
+        """How soon there is something to look for, in seconds; infinite while nothing waits."""
+        return max(0.0, min((waiting.look_at for waiting in self._unsettled), default=float("inf")) - now)
+
+    def settle(self, reader: Reader, now: float) -> list[Settled]:
+        """Look for what it is time to look for, and return the batches whose fate is known now.
+
+        Raises:
+            BackendError: the backend could not be read; nothing is settled.
+        """
+        due = [waiting for waiting in self._unsettled if waiting.look_at <= now]
+        # the witnesses are read first: what does not show after one of them did is not on its way any more
+        for witness in self._witnesses if due else []:
+            if witness.seen_at > now and not missing(reader, [witness.ref]):
+                witness.seen_at = now
+        settled = []
+        for waiting in due:
+            waiting.missing = _still_missing(reader, waiting)
+            verdict = self._verdict(waiting, now)
+            if verdict is not None:
+                settled.append(verdict)
+                self._unsettled.remove(waiting)
+            elif any(witness.seen_at <= now and self._could_prove(witness, waiting) for witness in self._witnesses):
+                waiting.look_in(self._lag_s, now)
+            else:
+                waiting.look_later(now)
+        self._witnesses = [
+            witness
+            for witness in self._witnesses
+            if any(self._could_prove(witness, waiting) for waiting in self._unsettled)
+        ]
+        return settled
+
+    def _needs(self, witness: _Witness, waiting: _Unsettled) -> bool:
+        known = any(self._could_prove(other, waiting) for other in self._witnesses)
+        return self._could_prove(witness, waiting) and not known
+
+    def _could_prove(self, witness: _Witness, waiting: _Unsettled) -> bool:
+        return witness.could_prove(waiting, self._lag_s)
+
+    def _verdict(self, waiting: _Unsettled, now: float) -> Settled | None:
+        if not waiting.missing:
+            return waiting.settled(is_proven=True)
+        if any(witness.proves(waiting, self._lag_s, now) for witness in self._witnesses):
+            return waiting.settled(is_proven=True)
+        is_behind = any(self._could_prove(witness, waiting) for witness in self._witnesses)
+        if now - waiting.sent_at >= (BEHIND_LAGS if is_behind else LONELY_LAGS) * self._lag_s:
+            return waiting.settled(is_proven=False)
+        return None
+
+
+def missing(reader: Reader, refs: Collection[SpanRef]) -> list[int]:
+    """The places in `refs` of the spans that the backend does not show.
 
     Raises:
         BackendError: the backend could not be read.
     """
-    found = {(span.trace_id, span.span_id) for query in _queries(batch.refs) for span in reader.read(query)}
-    return [place for place, ref in enumerate(batch.refs) if (ref.trace_id, ref.span_id) not in found]
+    places = {(ref.trace_id, ref.span_id): place for place, ref in enumerate(refs)}
+    for query in _queries(refs):
+        for span in reader.read(query):
+            places.pop((span.trace_id, span.span_id), None)
+            if not places:
+                return []
+    return sorted(places.values())
 
 
-def _queries(refs: tuple[SpanRef, ...]) -> list[Query]:
-    start_ns = min(ref.start_ns for ref in refs) - _MARGIN_NS
-    end_ns = max(ref.start_ns for ref in refs) + _MARGIN_NS
+def _still_missing(reader: Reader, waiting: _Unsettled) -> list[int]:
+    refs = [waiting.batch.refs[place] for place in waiting.missing]
+    return [waiting.missing[place] for place in missing(reader, refs)]
+
+
+def _queries(refs: Iterable[SpanRef]) -> list[Query]:
+    starts_ns = [ref.start_ns for ref in refs]
+    start_ns, end_ns = max(0, min(starts_ns) - _MARGIN_NS), max(starts_ns) + _MARGIN_NS
     sessions = {ref.session_id for ref in refs}
     if len(sessions) > _MOST_SESSIONS_ASKED_BY_NAME:
-        return [Query(start_ns=max(0, start_ns), end_ns=end_ns, ids_only=True)]
-    return [
-        Query(session_id=session, start_ns=max(0, start_ns), end_ns=end_ns, ids_only=True)
-        for session in sorted(sessions)
-    ]
+        return [Query(start_ns=start_ns, end_ns=end_ns, ids_only=True)]
+    return [Query(session_id=session, start_ns=start_ns, end_ns=end_ns, ids_only=True) for session in sorted(sessions)]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,18 +23,25 @@ from tracebridge.config import SinkSettings
 from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
 from tracebridge.delivery.collect import Collector
 from tracebridge.delivery.pace import Pace
+from tracebridge.delivery.prior import Prior, SpanId, all_announced, prior_end
+from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.rules import rules_of
 from tracebridge.delivery.senders import Senders
-from tracebridge.delivery.settle import missing
+from tracebridge.delivery.settle import Settled, Settlement
 from tracebridge.delivery.state import Batch, State
-from tracebridge.delivery.watch import SessionWatch
+from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError
 from tracebridge.journal import layout
+from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Outcome, Receipt
 from tracebridge.span import Span
 
 MAX_IN_FLIGHT: Final = 4
 """How many requests are out at once."""
+MAX_BYTES_IN_FLIGHT: Final = 8 << 20
+"""How many bytes may be out before another request is made; one that is larger goes out alone."""
+MAX_UNSETTLED: Final = 64
+"""How many batches may wait for their fate to be told while others are sent."""
 LOOK_EVERY_S: Final = 0.5
 """How long events may gather before they are sent, in seconds: each request costs the agent's process some work."""
 SETTLE_EVERY_S: Final = 0.05
@@ -56,26 +63,30 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 class Shipper:
     """Ships to one sink. The caller holds the sink's lock and calls from one thread."""
 
-    def __init__(self, settings: SinkSettings, trace_dir: Path, pace: Pace) -> None:
+    def __init__(self, settings: SinkSettings, trace_dir: Path, pace: Pace, *, had_shipper: bool = False) -> None:
         """Open the sink and the state.
+
+        `had_shipper` says that the sink's lock was held before, in this folder.
 
         Raises:
             MissingExtraError: the sink's packages are not installed.
             StateError: the state cannot be used.
         """
-        if settings.sink_type is None or settings.settings is None:
-            raise ValueError(f"sink {settings.name} is not complete")
-        self._sink_type, self._sink_settings = settings.sink_type, settings.settings
-        self._capabilities = self._sink_type.capabilities(self._sink_settings)
+        self._capabilities = settings.capabilities
         self._name = settings.name
         self._pace = pace
-        self._sink = self._sink_type.open_sink(self._sink_settings)
+        self._sink = settings.open_sink()
         try:
-            self._state = State(layout.state_file(trace_dir))
+            self._state = State.for_shipping(layout.state_file(trace_dir))
         except BaseException:
             self._sink.close()
             raise
-        self._target = self._state.target(settings.name, self._sink_type.endpoint(self._sink_settings))
+        self._read_back = ReadBack(settings.open_reader)
+        self._target = self._state.target(settings.name, settings.endpoint)
+        self._state.switched_on(self._target)
+        self._lost_state = _lost_state(self._state, self._target, had_shipper=had_shipper)
+        if not had_shipper and all_announced(trace_dir):
+            self._state.knows_all(self._target)
         rules = rules_of(settings.policy, self._capabilities)
         self._fingerprint = rules.fingerprint
         self._state.keep_rules(rules.fingerprint, rules.text)
@@ -84,23 +95,30 @@ class Shipper:
         self._collector = Collector(
             self._watch,
             self._encoded,
+            self._held,
             pace,
             max_bytes=self._capabilities.max_request_bytes,
             max_spans=self._capabilities.max_request_spans,
         )
         self._senders = Senders(MAX_IN_FLIGHT, f"tracebridge-{settings.name}-send")
-        self._sending: dict[Future[Receipt], Batch] = {}
+        self._sending: dict[Future[Receipt], _Sent] = {}
         self._answered = threading.Event()
         self._ready: deque[Batch] = deque()
-        self._unsettled: deque[Batch] = deque()
+        self._settlement = Settlement(self._capabilities.visibility_lag_s)
         self._backoff = Backoff()
         self._not_before = 0.0
+        self._has_said_so = False
+        self._prior = Prior(self._read_back.reader)
+        self._main_folder = self._state.folder(trace_dir)
         self._trouble = ""
         self._said = ("", "")
         self._looked_for = 0
         self._look_at = 0.0
         for batch in self._state.in_flight(self._target):
-            (self._ready if batch.fate == "unsent" else self._unsettled).append(batch)
+            if batch.fate == "unsent":
+                self._ready.append(batch)
+            else:
+                self._unknown(batch, _sent_at(batch))
 
     def round(self, request: int = 1) -> Round:
         """Do what can be done now, without waiting for the backend.
@@ -109,19 +127,19 @@ class Shipper:
         to look now, at the latest.
         """
         self._take_answers()
+        self._settle()
         if self._is_held_back():
             return Round(is_done=False, wait_s=self._not_before - time.monotonic())
-        self._settle_unknown()
         self._send_ready()
         is_time = request > self._looked_for or self._collector.has_more or time.monotonic() >= self._look_at
         if is_time and self._has_room():
             self._look(request)
-        is_delivered = not (self._sending or self._ready or self._unsettled)
+        is_delivered = not (self._sending or self._ready or len(self._settlement) or self._collector.has_skipped)
         if is_delivered and self._looked_for > 0:
             self._say("idle", "everything is delivered")
         return Round(
             is_done=is_delivered and self._looked_for >= request,
-            wait_s=SETTLE_EVERY_S if self._unsettled else self._until_next_look(),
+            wait_s=min(self._until_next_look(), self._until_next_reading()),
         )
 
     def wait(self, timeout_s: float) -> None:
@@ -140,14 +158,21 @@ class Shipper:
 
     @property
     def trouble(self) -> str:
-        """What keeps the sink from taking anything; empty while it works."""
-        return self._trouble
+        """What keeps the sink from taking something; empty while it works."""
+        waiting = len(self._settlement)
+        if self._trouble or not waiting:
+            return self._trouble
+        return (
+            f"{waiting} requests were not answered, and do not show at the backend; what they held is sent again once "
+            "it is certain that they did not arrive"
+        )
 
     def close(self) -> None:
         """Stop sending; what is in flight stays written down for the next shipper."""
         self._pace.idle()
         self._senders.close()
         self._sink.close()
+        self._read_back.close()
         self._state.close()
 
     # --- reading and sending ----------------------------------------------------------------------------------------
@@ -172,7 +197,12 @@ class Shipper:
             self._send(self._ready.popleft())
 
     def _has_room(self) -> bool:
-        return len(self._sending) < MAX_IN_FLIGHT
+        bytes_out = sum(sent.size for sent in self._sending.values())
+        return (
+            len(self._sending) < MAX_IN_FLIGHT
+            and bytes_out < MAX_BYTES_IN_FLIGHT
+            and len(self._settlement) < MAX_UNSETTLED
+        )
 
     def _is_held_back(self) -> bool:
         return time.monotonic() < self._not_before
@@ -182,44 +212,65 @@ class Shipper:
         collected = self._collector.collect()
         if collected.is_empty:
             return False
-        self._ready.extend(
-            self._state.write_down(self._target, collected.batches, collected.advances, collected.problems)
+        written = self._state.write_down(
+            self._target,
+            collected.batches,
+            collected.advances,
+            collected.problems,
+            collected.found,
+            collected.unsendable,
         )
+        self._ready.extend(written)
+        if collected.older and self._lost_state and not self._capabilities.readable:
+            self._cannot_know(collected.older)
         return True
+
+    def _cannot_know(self, repeats: int) -> None:
+        if not self._has_said_so:
+            self._has_said_so = True
+            log.warning(
+                "sink %s: the state that knew what was delivered %s, and this backend cannot be read back: what is "
+                "older than the new state is sent again, and may be there twice",
+                self._name,
+                self._lost_state,
+            )
+        self._state.count(self._target, "possible_repeats", repeats)
 
     def _encoded(self, span: Span) -> bytes:
         return self._sink.encode(msgspec.structs.replace(span, fingerprint=self._fingerprint))
 
     def _send(self, batch: Batch) -> None:
-        if batch.fate == "unsent":
-            self._state.set_fate(batch, "unknown")
-            batch = msgspec.structs.replace(batch, fate="unknown")
+        if not batch.parts:
+            batch = msgspec.structs.replace(batch, parts=self._state.parts(batch))
+        batch = self._state.set_fate(batch, "unknown")
         request = self._sink.join(batch.parts)
         future = self._senders.submit(self._sink.deliver, request)
-        self._sending[future] = batch
+        self._sending[future] = _Sent(batch, time.monotonic(), len(request))
         future.add_done_callback(lambda _: self._answered.set())
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def _take_answers(self) -> None:
         for future in [future for future in self._sending if future.done()]:
-            batch = self._sending.pop(future)
-            self._answer(batch, _receipt(future))
+            sent = self._sending.pop(future)
+            self._answer(sent, _receipt(future))
 
-    def _answer(self, batch: Batch, receipt: Receipt) -> None:
+    def _answer(self, sent: _Sent, receipt: Receipt) -> None:
+        batch = sent.batch
         match receipt.outcome:
             case Outcome.ACCEPTED if receipt.rejected == 0:
                 self._state.confirm(self._target, batch)
+                self._settlement.accepted(batch, sent.at)
                 self._works_again()
             case Outcome.ACCEPTED:
                 self._works_again()
-                self._partly_rejected(batch, receipt)
+                self._partly_refused(batch, sent.at, receipt)
             case Outcome.RETRY:
                 self._back_off(receipt.message, receipt.retry_after_s)
                 self._later(batch)
             case Outcome.UNKNOWN:
                 self._back_off(receipt.message, receipt.retry_after_s)
-                self._unsettled.append(batch)
+                self._unknown(batch, sent.at)
             case Outcome.REJECTED | Outcome.TOO_LARGE:
                 self._works_again()
                 self._split_or_bury(batch, receipt.message)
@@ -228,8 +279,7 @@ class Shipper:
                 self._later(batch)
 
     def _later(self, batch: Batch) -> None:
-        self._state.set_fate(batch, "unsent")
-        self._ready.append(msgspec.structs.replace(batch, fate="unsent"))
+        self._ready.append(self._state.set_fate(batch, "unsent"))
 
     def _split_or_bury(self, batch: Batch, reason: str) -> None:
         if len(batch.parts) == 1:
@@ -240,64 +290,103 @@ class Shipper:
         halves = [_part_of(batch, range(middle)), _part_of(batch, range(middle, len(batch.parts)))]
         self._ready.extendleft(reversed(self._state.replace(self._target, batch, halves)))
 
-    def _partly_rejected(self, batch: Batch, receipt: Receipt) -> None:
+    def _partly_refused(self, batch: Batch, sent_at: float, receipt: Receipt) -> None:
         """The backend says how many it refused and not which: those that it does not show, or else all may be meant."""
         reason = f"{receipt.rejected} of {len(batch.parts)} spans refused: {receipt.message}"
-        refused = list(range(len(batch.parts)))
+        log.error("sink %s: %s", self._name, reason)
         if self._capabilities.readable:
-            self._let_pass(self._capabilities.visibility_lag_s)
-            try:
-                refused = self._missing(batch)
-            except BackendError as error:
-                reason += f" (which ones could not be read back: {error})"
-        if not refused:
+            self._settlement.add(_without_parts(batch), sent_at, refused=reason)
+        else:
+            self._state.bury(self._target, batch, reason)
+
+    # --- reading back -----------------------------------------------------------------------------------------------
+
+    def _unknown(self, batch: Batch, sent_at: float) -> None:
+        """A batch was sent, and no answer tells whether it arrived."""
+        if self._capabilities.readable:
+            self._settlement.add(_without_parts(batch), sent_at)
+        else:
+            self._send_again_unproven(batch, len(batch.refs))
+
+    def _send_again_unproven(self, batch: Batch, repeats: int) -> None:
+        self._state.count(self._target, "possible_repeats", repeats)
+        self._later(batch)
+
+    def _settle(self) -> None:
+        if self._settlement.next_look_s(time.monotonic()) > 0 or not self._read_back.is_time:
+            return
+        self._pace.idle()
+        try:
+            settled = self._settlement.settle(self._read_back.reader(), time.monotonic())
+        except BackendError as error:
+            self._cannot_read_back(error)
+        else:
+            self._read_back.worked()
+            for verdict in settled:
+                self._conclude(verdict)
+
+    def _conclude(self, settled: Settled) -> None:
+        batch = settled.batch
+        if not settled.absent:
             self._state.confirm(self._target, batch)
             return
-        log.error("sink %s: %s", self._name, reason)
-        for dead in self._state.replace(self._target, batch, [_part_of(batch, refused)]):
-            self._state.bury(self._target, dead, reason)
-
-    # --- batches of unknown fate ------------------------------------------------------------------------------------
-
-    def _settle_unknown(self) -> None:
-        for _ in range(len(self._unsettled)):
-            batch = self._unsettled.popleft()
-            if not self._capabilities.readable:
-                self._state.count(self._target, "possible_repeats", len(batch.parts))
-                self._later(batch)
-            elif time.time_ns() < batch.written_ns + int(self._capabilities.visibility_lag_s * 1e9):
-                self._unsettled.append(batch)
-            elif not self._settled(batch):
-                return
-
-    def _settled(self, batch: Batch) -> bool:
-        try:
-            lost = self._missing(batch)
-        except BackendError as error:
-            self._unsettled.append(batch)
-            self._back_off(str(error))
-            return False
-        if not lost:
-            self._state.confirm(self._target, batch)
-        elif len(lost) == len(batch.parts):
+        if len(settled.absent) < len(batch.refs):
+            whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
+            (batch,) = self._state.replace(self._target, whole, [_part_of(whole, settled.absent)])
+        if settled.refused:
+            whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
+            self._state.bury(self._target, whole, settled.refused)
+        elif settled.is_proven:
             self._later(batch)
         else:
-            rest = _part_of(batch, lost)
-            self._ready.extend(self._state.replace(self._target, batch, [rest]))
-        return True
+            log.warning(
+                "sink %s: %d spans do not show, and nothing proves that they will not: they are sent again, "
+                "and may be there twice",
+                self._name,
+                len(batch.refs),
+            )
+            self._send_again_unproven(batch, len(batch.refs))
 
-    def _missing(self, batch: Batch) -> list[int]:
+    def _held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
+        """What the backend holds of a session that this state did not see from its beginning."""
+        if stream.is_new:
+            stream.is_new = False
+            stream.prior_end = prior_end(stream.path, self._known_since_ns(key.folder))
+        if not stream.may_be_held_already:
+            return frozenset()
+        if not self._capabilities.readable:
+            return frozenset()
+        if not self._read_back.is_time or not self._shows_what_was_sent(key.folder):
+            return None
         self._pace.idle()
-        reader = self._sink_type.open_reader(self._sink_settings)
         try:
-            return missing(reader, batch)
-        finally:
-            reader.close()
+            held = self._prior.held(layout.session_id_of(stream.path.parent))
+        except BackendError as error:
+            self._cannot_read_back(error)
+            return None
+        self._read_back.worked()
+        return held
 
-    def _let_pass(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.wait(left)
+    def _shows_what_was_sent(self, folder: int) -> bool:
+        """Whether what a lost state may have sent at its very end has had the time to become readable."""
+        if folder != self._main_folder and not self._lost_state:
+            return True
+        passed_ns = time.time_ns() - self._known_since_ns(folder)
+        return passed_ns >= self._capabilities.visibility_lag_s * 1e9
+
+    def _known_since_ns(self, folder: int) -> int:
+        return self._state.known_since_ns(self._target, None if folder == self._main_folder else folder)
+
+    def _cannot_read_back(self, error: BackendError) -> None:
+        self._read_back.failed()
+        if self._trouble != str(error):
+            log.warning("sink %s: cannot be read back: %s", self._name, error)
+        self._trouble = str(error)
+
+    def _until_next_reading(self) -> float:
+        if self._collector.has_skipped:
+            return max(self._read_back.wait_s, SETTLE_EVERY_S)
+        return max(self._settlement.next_look_s(time.monotonic()), self._read_back.wait_s, 0.0)
 
     # --- how it is going --------------------------------------------------------------------------------------------
 
@@ -326,11 +415,42 @@ class Shipper:
             self._state.set_condition(self._target, state, detail)
 
 
+def _lost_state(state: State, target: int, *, had_shipper: bool) -> str:
+    """What became of an earlier state that delivered to the target; empty if there is no sign of one."""
+    if state.successor_of:
+        return f"was damaged, and is kept as {state.successor_of}"
+    account = state.account(target)
+    others = [other for other in state.targets() if other.sink == account.sink and other.id != target]
+    is_new = not (account.sessions or account.counters or others)
+    return "is gone" if had_shipper and is_new else ""
+
+
+class _Sent(NamedTuple):
+    """A request that is out."""
+
+    batch: Batch
+    at: float
+    """When it was sent, by the monotonic clock."""
+    size: int
+
+
+def _sent_at(batch: Batch) -> float:
+    """When an earlier shipper sent the batch, as this process's monotonic clock would have told."""
+    # a wall clock that was set back since must not make the batch look as if it were sent in the future
+    return time.monotonic() - max(0, time.time_ns() - batch.sent_ns) / 1e9
+
+
+def _without_parts(batch: Batch) -> Batch:
+    """It may wait for long: its spans are in the state and need not be in memory."""
+    return msgspec.structs.replace(batch, parts=())
+
+
 def _part_of(batch: Batch, places: Sequence[int]) -> Batch:
     return Batch(
         parts=tuple(batch.parts[place] for place in places),
         refs=tuple(batch.refs[place] for place in places),
         fate="unsent",
+        sent_ns=batch.sent_ns,
     )
 
 

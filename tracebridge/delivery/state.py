@@ -5,83 +5,31 @@ It follows what is open, what is in flight and which sessions are kept, never th
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from tracebridge.errors import StateError
+from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.state_file import SCHEMA_VERSION, StateFile, begin_anew
+from tracebridge.errors import DamagedStateError, StateError
 from tracebridge.session_stream import Cursor
+from tracebridge.span import Span
 
-SCHEMA_VERSION: Final = 1
-_BUSY_S: Final = 30.0
-"""How long another connection's transaction is waited for, in seconds."""
-_APPLICATION_ID: Final = 0x54424447  # "TBDG": marks the file as ours
-
-_SCHEMA: Final = """
-CREATE TABLE target (
-    id INTEGER PRIMARY KEY,
-    sink TEXT NOT NULL,
-    endpoint TEXT NOT NULL,
-    UNIQUE (sink, endpoint)
-);
-CREATE TABLE folder (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
-CREATE TABLE cursor (
-    target INTEGER NOT NULL REFERENCES target,
-    folder INTEGER NOT NULL REFERENCES folder,
-    session TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    cursor BLOB NOT NULL,
-    PRIMARY KEY (target, folder, session)
-) WITHOUT ROWID;
-CREATE TABLE in_flight (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    target INTEGER NOT NULL REFERENCES target,
-    fate TEXT NOT NULL,
-    written_ns INTEGER NOT NULL,
-    spans INTEGER NOT NULL,
-    events INTEGER NOT NULL,
-    parts BLOB NOT NULL,
-    refs BLOB NOT NULL
-);
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    target INTEGER NOT NULL REFERENCES target,
-    died_ns INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    part BLOB NOT NULL,
-    ref BLOB NOT NULL
-);
-CREATE TABLE counter (
-    target INTEGER NOT NULL REFERENCES target,
-    name TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (target, name)
-) WITHOUT ROWID;
-CREATE TABLE condition (
-    target INTEGER PRIMARY KEY REFERENCES target,
-    state TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    since_ns INTEGER NOT NULL
-);
-CREATE TABLE problem (
-    folder INTEGER NOT NULL REFERENCES folder,
-    session TEXT NOT NULL,
-    offset INTEGER NOT NULL,
-    problem TEXT NOT NULL,
-    PRIMARY KEY (folder, session, offset)
-) WITHOUT ROWID;
-CREATE TABLE rules (fingerprint TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-"""
+__all__ = ["SCHEMA_VERSION", "Account", "Advance", "Batch", "Condition", "DeadLetter", "SpanRef", "State", "Target"]
 
 Fate = Literal["unknown", "unsent"]
 """Of a batch in flight. `unknown`: it may have been sent. `unsent`: the backend certainly does not hold it."""
 
-Counter = Literal["confirmed_spans", "confirmed_events", "confirmed_requests", "possible_repeats"]
+Counter = Literal["confirmed_spans", "confirmed_events", "confirmed_requests", "found_spans", "possible_repeats"]
+
+_REBUILDING: Final = "_state.lock"
+"""No sink's name begins with an underscore."""
+_LATEST_NS: Final = 2**63 - 1
+_MOST_PROBLEMS: Final = 1_000
+"""How many broken lines of one session are remembered."""
 
 
 class SpanRef(msgspec.Struct, frozen=True, array_like=True):
@@ -94,16 +42,24 @@ class SpanRef(msgspec.Struct, frozen=True, array_like=True):
     events: int
     """How many events the span was made of."""
 
+    @classmethod
+    def of(cls, span: Span) -> SpanRef:
+        """The reference to a span."""
+        events = (span.opened is not None) + (span.closed is not None)
+        return cls(span.trace_id, span.span_id, span.session_id, span.start_ns, events)
+
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Encoded spans that go out as one request."""
 
     parts: tuple[bytes, ...]
+    """Empty in a batch whose spans are not at hand: `State.parts` has them."""
     refs: tuple[SpanRef, ...]
     id: int = 0
     """0 until it is written down."""
     fate: Fate = "unknown"
-    written_ns: int = 0
+    sent_ns: int = 0
+    """When it was last sent, by the wall clock; 0 if it never was."""
 
 
 class Advance(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +68,8 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True):
     folder: int
     session_id: str
     cursor: Cursor
+    deadline_ns: int = 0
+    """When the first of what is open has waited long enough; far in the future when nothing is open."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,83 +101,161 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     condition: Condition | None
 
 
+class Target(msgspec.Struct, frozen=True):
+    """A sink's backend that was delivered to at some time."""
+
+    id: int
+    sink: str
+    endpoint: str
+    off_since_ns: int
+    """Since when it is known to be switched off; 0 while it is on."""
+
+
 class State:
     """One connection to the state. One thread at a time uses it; any number of threads and processes hold their own."""
 
     def __init__(self, path: Path) -> None:
-        """Open the state, creating it if there is none.
+        """Open the state, creating it if there is none and upgrading it if it is older.
 
         Raises:
-            StateError: the file is newer than this tracebridge, not a tracebridge state, or damaged.
+            DamagedStateError: the file is damaged.
+            StateError: the file is newer than this tracebridge, not a tracebridge state, or out of reach. Every other
+                method raises it too, once the file is deleted or replaced.
         """
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = StateFile(path)
+
+    @classmethod
+    def for_shipping(cls, path: Path) -> State:
+        """Open the state, or, if it is damaged, move it aside and begin a new one, which says so (`successor_of`).
+
+        Raises:
+            StateError: as for the constructor.
+        """
         try:
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        except sqlite3.DatabaseError as error:
-            raise _unusable(path, error) from error
+            return cls._sound(path)
+        except DamagedStateError:
+            pass
+        rebuilding = ShipperLock(path.parent / "locks" / _REBUILDING)
+        if not rebuilding.acquire():
+            raise StateError(f"{path}: another process is beginning a new delivery state")
         try:
-            # a power cut may cost the last batches' entries, which then count as never sent; a crash costs nothing
-            self._keep_a_write_ahead_log()
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
-        except BaseException as error:
-            self._db.close()
-            if isinstance(error, sqlite3.DatabaseError):
-                raise _unusable(path, error) from error
+            try:
+                return cls._sound(path)  # another process was faster
+            except DamagedStateError:
+                begin_anew(path)
+            return cls(path)
+        finally:
+            rebuilding.release()
+
+    @classmethod
+    def _sound(cls, path: Path) -> State:
+        state = cls(path)
+        try:
+            state._file.check()
+        except BaseException:
+            state.close()
             raise
+        return state
 
     def close(self) -> None:
         """Close the connection."""
-        self._db.close()
+        self._file.close()
+
+    @property
+    def successor_of(self) -> str:
+        """The name of the damaged file that this state was begun in the place of; empty if there was none."""
+        row = self._file.db.execute("SELECT value FROM about WHERE name = 'successor_of'").fetchone()
+        return "" if row is None else str(row[0])
 
     # --- names ------------------------------------------------------------------------------------------------------
 
     def target(self, sink: str, endpoint: str) -> int:
         """The number of a sink's backend: a sink that is pointed elsewhere starts anew there."""
-        self._db.execute("INSERT OR IGNORE INTO target (sink, endpoint) VALUES (?, ?)", (sink, endpoint))
-        row = self._db.execute("SELECT id FROM target WHERE sink = ? AND endpoint = ?", (sink, endpoint)).fetchone()
-        return int(row[0])
+        self._file.db.execute(
+            "INSERT OR IGNORE INTO target (sink, endpoint, since_ns) VALUES (?, ?, ?)",
+            (sink, endpoint, time.time_ns()),
+        )
+        return self._number("SELECT id FROM target WHERE sink = ? AND endpoint = ?", sink, endpoint)
+
+    def targets(self) -> list[Target]:
+        """Every backend that was delivered to at some time."""
+        rows = self._file.db.execute("SELECT id, sink, endpoint, off_since_ns FROM target ORDER BY id")
+        return [Target(*row) for row in rows]
+
+    def forget_target(self, target: int) -> None:
+        """Give up everything that a backend has not got, and all that is known of it."""
+        with self._file.transaction() as db:
+            for table in ("cursor", "in_flight", "dead", "counter", "condition"):
+                db.execute(f"DELETE FROM {table} WHERE target = ?", (target,))
+            db.execute("DELETE FROM target WHERE id = ?", (target,))
 
     def folder(self, path: Path) -> int:
         """The number of a folder of sessions; from now on shippers read it too."""
         name = str(path.resolve())
-        self._db.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (name,))
-        return int(self._db.execute("SELECT id FROM folder WHERE path = ?", (name,)).fetchone()[0])
+        self._file.db.execute("INSERT OR IGNORE INTO folder (path, since_ns) VALUES (?, ?)", (name, time.time_ns()))
+        return self._number("SELECT id FROM folder WHERE path = ?", name)
 
     def folders(self) -> dict[int, Path]:
         """Every folder that is read, by number."""
-        return {int(number): Path(path) for number, path in self._db.execute("SELECT id, path FROM folder ORDER BY id")}
+        rows = self._file.db.execute("SELECT id, path FROM folder ORDER BY id")
+        return {int(number): Path(path) for number, path in rows}
+
+    def known_since_ns(self, target: int, backfilled: int | None = None) -> int:
+        """Since when this state knows all that a target was sent: of the trace folder, or of a backfilled one."""
+        since_ns = self._number("SELECT since_ns FROM target WHERE id = ?", target)
+        if backfilled is None:
+            return since_ns
+        return max(since_ns, self._number("SELECT since_ns FROM folder WHERE id = ?", backfilled))
+
+    def knows_all(self, target: int) -> None:
+        """Nothing was delivered to a target before this state began."""
+        self._file.db.execute("UPDATE target SET since_ns = 0 WHERE id = ?", (target,))
 
     def keep_rules(self, fingerprint: str, text: str) -> None:
         """Remember what a fingerprint stands for."""
-        self._db.execute("INSERT OR IGNORE INTO rules VALUES (?, ?)", (fingerprint, text))
+        self._file.db.execute("INSERT OR IGNORE INTO rules VALUES (?, ?)", (fingerprint, text))
 
     def rules(self, fingerprint: str) -> str | None:
         """What a fingerprint stands for, or None if this state never sent anything with it."""
-        row = self._db.execute("SELECT text FROM rules WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        row = self._file.db.execute("SELECT text FROM rules WHERE fingerprint = ?", (fingerprint,)).fetchone()
         return None if row is None else str(row[0])
 
     # --- cursors ----------------------------------------------------------------------------------------------------
 
     def cursor(self, target: int, folder: int, session_id: str) -> Cursor | None:
         """How far a session was read for a target; None if it never was."""
-        row = self._db.execute(
+        row = self._file.db.execute(
             "SELECT cursor FROM cursor WHERE target = ? AND folder = ? AND session = ?", (target, folder, session_id)
         ).fetchone()
         return None if row is None else msgspec.msgpack.decode(row[0], type=Cursor)
 
     def positions(self, target: int, folder: int) -> dict[str, int]:
         """How many bytes of each session of a folder were read for a target."""
-        rows = self._db.execute(
+        rows = self._file.db.execute(
             "SELECT session, position FROM cursor WHERE target = ? AND folder = ?", (target, folder)
         )
         return dict(rows)
 
-    def open_sessions(self, target: int, folder: int) -> list[str]:
-        """The sessions of a folder in which something is open for a target."""
-        rows = self._db.execute("SELECT session, cursor FROM cursor WHERE target = ? AND folder = ?", (target, folder))
-        return [session for session, cursor in rows if msgspec.msgpack.decode(cursor, type=Cursor).checkpoint.opened]
+    def deadlines(self, target: int, folder: int) -> dict[str, int]:
+        """The sessions of a folder in which something is open for a target, and when it has waited long enough."""
+        rows = self._file.db.execute(
+            "SELECT session, deadline_ns FROM cursor WHERE target = ? AND folder = ? AND deadline_ns < ?",
+            (target, folder, _LATEST_NS),
+        )
+        return dict(rows)
+
+    def forget_session(self, folder: int, session: str, head: str) -> None:
+        """Forget the cursors of a session whose file is gone, but for those of a file that took its place."""
+        with self._file.transaction() as db:
+            rows = db.execute("SELECT target, cursor FROM cursor WHERE folder = ? AND session = ?", (folder, session))
+            gone = [
+                target for target, cursor in rows.fetchall() if msgspec.msgpack.decode(cursor, type=Cursor).head == head
+            ]
+            db.executemany(
+                "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?",
+                [(target, folder, session) for target in gone],
+            )
+            db.execute("DELETE FROM problem WHERE folder = ? AND session = ?", (folder, session))
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -229,53 +265,73 @@ class State:
         batches: Iterable[Batch],
         advances: Iterable[Advance],
         problems: Iterable[tuple[int, str, int, str]],
+        found: Collection[SpanRef] = (),
+        unsendable: Iterable[tuple[SpanRef, str]] = (),
     ) -> list[Batch]:
-        """In one step: the batches are in flight, their events are read. Returns the batches with their numbers."""
-        with self._transaction():
-            for advance in advances:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?, ?)",
+        """In one step: the batches are in flight, their events are read. Returns the batches with their numbers.
+
+        `found` are spans that the backend turned out to hold already, `unsendable` those that become dead letters at
+        once, with the reason.
+        """
+        with self._file.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO cursor (target, folder, session, position, cursor, deadline_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [
                     (
                         target,
                         advance.folder,
                         advance.session_id,
                         advance.cursor.offset,
                         msgspec.msgpack.encode(advance.cursor),
-                    ),
+                        min(advance.deadline_ns, _LATEST_NS),
+                    )
+                    for advance in advances
+                ],
+            )
+            for folder, session, offset, problem in problems:
+                db.execute(
+                    "INSERT OR IGNORE INTO problem SELECT ?, ?, ?, ?"
+                    " WHERE (SELECT count(*) FROM problem WHERE folder = ? AND session = ?) < ?",
+                    (folder, session, offset, problem, folder, session, _MOST_PROBLEMS),
                 )
-            self._db.executemany("INSERT OR IGNORE INTO problem VALUES (?, ?, ?, ?)", problems)
+            if found:
+                self._count(target, "found_spans", len(found))
+                self._count_confirmed(target, found)
+            for ref, reason in unsendable:
+                self._insert_dead(target, reason, [b""], [ref])
             return [self._insert(target, batch) for batch in batches]
 
     def in_flight(self, target: int) -> Iterator[Batch]:
-        """The batches of a target whose fate is not settled, oldest first."""
-        numbers = self._db.execute("SELECT id FROM in_flight WHERE target = ? ORDER BY id", (target,)).fetchall()
-        for (number,) in numbers:
-            row = self._db.execute(
-                "SELECT fate, written_ns, parts, refs FROM in_flight WHERE id = ?", (number,)
-            ).fetchone()
-            if row is not None:
-                yield Batch(
-                    id=number,
-                    fate=row[0],
-                    written_ns=row[1],
-                    parts=msgspec.msgpack.decode(row[2], type=tuple[bytes, ...]),
-                    refs=msgspec.msgpack.decode(row[3], type=tuple[SpanRef, ...]),
-                )
+        """The batches of a target whose fate is not settled, oldest first, without their spans."""
+        rows = self._file.db.execute(
+            "SELECT id, fate, sent_ns, refs FROM in_flight WHERE target = ? ORDER BY id", (target,)
+        ).fetchall()
+        for number, fate, sent_ns, refs in rows:
+            decoded = msgspec.msgpack.decode(refs, type=tuple[SpanRef, ...])
+            yield Batch(id=number, fate=fate, sent_ns=sent_ns, parts=(), refs=decoded)
 
-    def set_fate(self, batch: Batch, fate: Fate) -> None:
-        """Write down that a batch was, or is about to be, sent, or that it certainly did not arrive."""
-        self._db.execute("UPDATE in_flight SET fate = ? WHERE id = ?", (fate, batch.id))
+    def parts(self, batch: Batch) -> tuple[bytes, ...]:
+        """The encoded spans of a batch in flight."""
+        (parts,) = self._file.db.execute("SELECT parts FROM in_flight WHERE id = ?", (batch.id,)).fetchone()
+        return msgspec.msgpack.decode(parts, type=tuple[bytes, ...])
+
+    def set_fate(self, batch: Batch, fate: Fate) -> Batch:
+        """Write down that a batch is about to be sent, or that it certainly did not arrive."""
+        sent_ns = time.time_ns() if fate == "unknown" else batch.sent_ns
+        self._file.db.execute("UPDATE in_flight SET fate = ?, sent_ns = ? WHERE id = ?", (fate, sent_ns, batch.id))
+        return msgspec.structs.replace(batch, fate=fate, sent_ns=sent_ns)
 
     def confirm(self, target: int, batch: Batch) -> None:
         """The backend has taken the batch."""
-        with self._transaction():
-            self._db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
             self._count_confirmed(target, batch.refs)
 
     def replace(self, target: int, batch: Batch, successors: Iterable[Batch]) -> list[Batch]:
         """In one step: the batch is given up for smaller ones. What they leave out is confirmed."""
-        with self._transaction():
-            self._db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
             inserted = [self._insert(target, successor) for successor in successors]
             left = {ref for successor in inserted for ref in successor.refs}
             self._count_confirmed(target, [ref for ref in batch.refs if ref not in left])
@@ -283,27 +339,37 @@ class State:
 
     def bury(self, target: int, batch: Batch, reason: str) -> None:
         """The backend will never take the batch: its spans go to the dead letters, with the reason."""
-        died_ns = time.time_ns()
-        with self._transaction():
-            self._db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
-            self._db.executemany(
-                "INSERT INTO dead (target, died_ns, reason, part, ref) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (target, died_ns, reason, part, msgspec.msgpack.encode(ref))
-                    for part, ref in zip(batch.parts, batch.refs, strict=True)
-                ],
-            )
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+            self._insert_dead(target, reason, batch.parts, batch.refs)
 
     def count(self, target: int, name: Counter, by: int) -> None:
         """Add to one of a target's counters."""
-        with self._transaction():
+        with self._file.transaction():
             self._count(target, name, by)
+
+    # --- sinks that are switched off --------------------------------------------------------------------------------
+
+    def switched_on(self, target: int) -> None:
+        """A target is delivered to again."""
+        self._file.db.execute("UPDATE target SET off_since_ns = 0 WHERE id = ? AND off_since_ns", (target,))
+
+    def switched_off(self, target: int, unread: Mapping[int, Collection[str]]) -> None:
+        """A target is not delivered to any more; the `unread` sessions, by folder, stay owed to it."""
+        with self._file.transaction() as db:
+            db.execute("UPDATE target SET off_since_ns = ? WHERE id = ?", (time.time_ns(), target))
+            begin = msgspec.msgpack.encode(Cursor())
+            db.executemany(
+                "INSERT OR IGNORE INTO cursor (target, folder, session, position, cursor, deadline_ns)"
+                " VALUES (?, ?, ?, 0, ?, 0)",
+                [(target, folder, session, begin) for folder, sessions in unread.items() for session in sessions],
+            )
 
     # --- what people and other parts ask ----------------------------------------------------------------------------
 
     def set_condition(self, target: int, state: str, detail: str) -> None:
         """Write down how a sink is doing."""
-        self._db.execute(
+        self._file.db.execute(
             "INSERT OR REPLACE INTO condition VALUES (?, ?, ?, ?)", (target, state, detail, time.time_ns())
         )
 
@@ -313,17 +379,16 @@ class State:
 
     def account(self, target: int) -> Account:
         """What a target has been given so far."""
-        sink, endpoint = self._db.execute("SELECT sink, endpoint FROM target WHERE id = ?", (target,)).fetchone()
-        condition = self._db.execute(
-            "SELECT state, detail, since_ns FROM condition WHERE target = ?", (target,)
-        ).fetchone()
+        db = self._file.db
+        sink, endpoint = db.execute("SELECT sink, endpoint FROM target WHERE id = ?", (target,)).fetchone()
+        condition = db.execute("SELECT state, detail, since_ns FROM condition WHERE target = ?", (target,)).fetchone()
         return Account(
             sink=sink,
             endpoint=endpoint,
             sessions=self._number("SELECT count(*) FROM cursor WHERE target = ?", target),
             in_flight_spans=self._number("SELECT coalesce(sum(spans), 0) FROM in_flight WHERE target = ?", target),
             dead_spans=self._number("SELECT count(*) FROM dead WHERE target = ?", target),
-            counters=dict(self._db.execute("SELECT name, value FROM counter WHERE target = ?", (target,))),
+            counters=dict(db.execute("SELECT name, value FROM counter WHERE target = ?", (target,))),
             condition=None
             if condition is None
             else Condition(state=condition[0], detail=condition[1], since_ns=condition[2]),
@@ -331,7 +396,7 @@ class State:
 
     def dead_letters(self, target: int) -> list[DeadLetter]:
         """The spans that a target's backend will not take, oldest first."""
-        rows = self._db.execute(
+        rows = self._file.db.execute(
             "SELECT sink, reason, died_ns, ref FROM dead JOIN target ON target.id = dead.target"
             " WHERE dead.target = ? ORDER BY dead.id",
             (target,),
@@ -342,71 +407,44 @@ class State:
         ]
 
     def problems(self) -> list[tuple[Path, str, int, str]]:
-        """Broken journal lines: folder, session id, byte offset, what is wrong."""
-        rows = self._db.execute(
+        """Broken journal lines: folder, session id, byte offset, what is wrong; of one session not too many."""
+        rows = self._file.db.execute(
             "SELECT path, session, offset, problem FROM problem JOIN folder ON folder.id = problem.folder"
             " ORDER BY path, session, offset"
         )
         return [(Path(path), session, offset, problem) for path, session, offset, problem in rows]
 
-    # --- the file itself --------------------------------------------------------------------------------------------
-
-    def _keep_a_write_ahead_log(self) -> None:
-        deadline = time.monotonic() + _BUSY_S
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                # when several open a new file at once, SQLite does not wait here, whatever its time-out
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    def _prepare(self) -> None:
-        with self._transaction():
-            application, version = self._pragma("application_id"), self._pragma("user_version")
-            if application == 0 and version == 0 and not self._number("SELECT count(*) FROM sqlite_master"):
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif application != _APPLICATION_ID:
-                raise StateError(f"{self._path}: this SQLite file is not a tracebridge state. Move it away.")
-            elif version > SCHEMA_VERSION:
-                raise StateError(
-                    f"{self._path}: written by a newer tracebridge (schema {version}, this one knows "
-                    f"{SCHEMA_VERSION}). Use that version, or move the file away to start with a new state."
-                )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    # --- inside a transaction ---------------------------------------------------------------------------------------
 
     def _insert(self, target: int, batch: Batch) -> Batch:
-        written_ns = time.time_ns()
-        row = self._db.execute(
-            "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        row = self._file.db.execute(
+            "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs, sent_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 target,
                 batch.fate,
-                written_ns,
+                time.time_ns(),
                 len(batch.parts),
                 sum(ref.events for ref in batch.refs),
                 msgspec.msgpack.encode(batch.parts),
                 msgspec.msgpack.encode(batch.refs),
+                batch.sent_ns,
             ),
         )
-        return msgspec.structs.replace(batch, id=int(row.lastrowid or 0), written_ns=written_ns)
+        return msgspec.structs.replace(batch, id=int(row.lastrowid or 0))
+
+    def _insert_dead(self, target: int, reason: str, parts: Iterable[bytes], refs: Iterable[SpanRef]) -> None:
+        died_ns = time.time_ns()
+        self._file.db.executemany(
+            "INSERT INTO dead (target, died_ns, reason, part, ref) VALUES (?, ?, ?, ?, ?)",
+            [
+                (target, died_ns, reason, part, msgspec.msgpack.encode(ref))
+                for part, ref in zip(parts, refs, strict=True)
+            ],
+        )
 
     def _count(self, target: int, name: Counter, by: int) -> None:
-        self._db.execute(
+        self._file.db.execute(
             "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (target, name) DO UPDATE SET value = value + ?",
             (target, name, by, by),
         )
@@ -417,15 +455,5 @@ class State:
             self._count(target, "confirmed_events", sum(ref.events for ref in refs))
             self._count(target, "confirmed_requests", 1)
 
-    def _number(self, query: str, *values: int) -> int:
-        return int(self._db.execute(query, values).fetchone()[0])
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
-    return StateError(
-        f"{path}: the delivery state cannot be used ({error}). Move the file away to start with a new one; "
-        "the journal is not affected."
-    )
+    def _number(self, query: str, *values: int | str) -> int:
+        return int(self._file.db.execute(query, values).fetchone()[0])

@@ -94,7 +94,7 @@ class SessionWatch:
 
     def _scan(self, number: int, path: Path, pace: Pace) -> None:
         positions = self._state.positions(self._target, number)
-        has_open = set(self._state.open_sessions(self._target, number))
+        has_open = self._state.deadlines(self._target, number)
         for folder in layout.session_folders(path):
             pace.tick()
             if folder.name in has_open or size_of(layout.events_file(folder)) > positions.get(folder.name, 0):
