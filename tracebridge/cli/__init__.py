@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracebridge.cli import backfill, config, demo, devserver, ship, status, validate
+from tracebridge.cli import backfill, config, demo, devserver, forget, prune, ship, status, validate
 from tracebridge.errors import TracebridgeError
 
 _DESCRIPTION = """\
@@ -65,6 +65,6 @@ def _parser() -> argparse.ArgumentParser:
         help="the configuration; else $TRACEBRIDGE_CONFIG, else ./tracebridge.yaml, else the defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, status, config, devserver):
+    for command in (demo, ship, backfill, validate, status, prune, forget, config, devserver):
         command.add_to(commands)
     return parser

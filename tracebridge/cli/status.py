@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tracebridge.config import Settings, SinkSettings
     from tracebridge.delivery.state import State
+    from tracebridge.delivery.switched_off import StillOwed
 
 _DESCRIPTION = """\
 Tells, for each sink, what it has taken, what is in flight or still to be read, what it refused and what keeps it from
@@ -58,6 +59,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     journals: list[JournalStatus]
     sinks: list[SinkStatus]
+    switched_off: list[StillOwed]
+    """Sinks that are switched off and have not got all that they are owed."""
     problems: list[str]
     """Broken journal lines: file, byte offset, what is wrong."""
 
@@ -81,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 def status_of(settings: Settings) -> Status:
     """What there is to tell of a configuration's journal and sinks."""
     from tracebridge.delivery.state import State
+    from tracebridge.delivery.switched_off import still_owed
     from tracebridge.journal import layout
 
     state = State(layout.state_file(settings.trace_dir))
@@ -100,6 +104,7 @@ def status_of(settings: Settings) -> Status:
                 for sink in settings.enabled_sinks
                 if sink.sink_type is not None and sink.settings is not None
             ],
+            switched_off=still_owed(state, settings),
             problems=[
                 f"{layout.events_file(folder / session)}: byte {offset}: {problem}"
                 for folder, session, offset, problem in state.problems()
@@ -123,6 +128,10 @@ def print_status(found: Status) -> None:
             print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
         if sink.shipper_pid is not None:
             print(f"  shipper   process {sink.shipper_pid}")
+    for owed in found.switched_off:
+        print(f"{owed.sink} -> {owed.endpoint}: switched off")
+        print(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
+        print(f"            again or given up with `tracebridge forget {owed.sink}`")
     if not found.sinks:
         print("no sink but the journal is switched on")
     for problem in found.problems[:_MOST_PROBLEMS]:

@@ -40,10 +40,15 @@ def show(settings: Settings) -> str:
     """
     capture = msgspec.structs.asdict(settings.capture)
     core = {key: _plain(capture.get(key, getattr(settings, key, None))) for key in _CORE_KEYS}
-    sinks = {JOURNAL_TYPE: {"enabled": settings.keep_journal}} | {sink.name: _sink(sink) for sink in settings.sinks}
+    sinks = {JOURNAL_TYPE: _journal(settings)} | {sink.name: _sink(sink) for sink in settings.sinks}
     lines = [f"# source: {settings.source}", f"{SECTION}:"]
     lines += _lines(core | {"sinks": sinks}, SECTION, settings.origins)
     return "\n".join(lines) + "\n"
+
+
+def _journal(settings: Settings) -> dict[str, Any]:
+    shown: dict[str, Any] = {"enabled": settings.keep_journal}
+    return shown if settings.keep_journal else shown | {"spool_keep": settings.spool_keep}
 
 
 def _sink(sink: SinkSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tracebridge.config.document import Entry, MappingNode, ScalarNode
 from tracebridge.config.expectation import found
 from tracebridge.config.settings import (
     DEFAULT_MAX_CONTENT_LENGTH,
+    DEFAULT_SPOOL_KEEP_S,
     Delivery,
     Settings,
     SinkSettings,
@@ -59,6 +60,7 @@ class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
 class _JournalSection(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     type: Any = JOURNAL_TYPE
+    spool_keep: Annotated[float, msgspec.Meta(ge=0)] = DEFAULT_SPOOL_KEEP_S
 
 
 class _PolicySection(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +99,7 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
         orphan_after=core.orphan_after,
         trace_scope=core.trace_scope,
         keep_journal=reader.keep_journal,
+        spool_keep=reader.spool_keep,
         sinks=tuple(reader.sinks),
         source=conversion.source,
         origins=dict(conversion.origins),
@@ -114,6 +117,7 @@ class _Sinks:
         self, conversion: Conversion, sink_types: Callable[[], Registry], capture: Policy, enabled: bool
     ) -> None:
         self.keep_journal = True
+        self.spool_keep = DEFAULT_SPOOL_KEEP_S
         self.sinks: list[SinkSettings] = []
         self._conversion = conversion
         self._sink_types = sink_types
@@ -187,6 +191,7 @@ class _Sinks:
                 "give this sink another name",
             )
         self.keep_journal = section.enabled
+        self.spool_keep = section.spool_keep
 
     def _read_sink(self, name: str, node: MappingNode, path: str, line: int | None) -> None:
         common = MappingNode(entries=tuple(e for e in node.entries if e.key in SINK_KEYS), line=node.line)

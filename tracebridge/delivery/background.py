@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.backlog import Backlog
+from tracebridge.delivery.housekeeping import Housekeeping
 from tracebridge.delivery.lock import shipper_lock
 from tracebridge.delivery.pace import Pace, Turns, Unhurried
 from tracebridge.delivery.shipper import Shipper
@@ -35,11 +36,13 @@ class BackgroundShipper:
         turns = Turns()
         pace = pace or (lambda: Unhurried(turns))
         self._lanes = [_Lane(sink, settings.trace_dir, pace()) for sink in settings.enabled_sinks]
+        self._housekeeping = Housekeeping(settings, pace())
 
     def start(self) -> None:
         """Begin to ship."""
         for lane in self._lanes:
             lane.start()
+        self._housekeeping.start()
 
     def wake(self) -> None:
         """Look for new events now."""
@@ -63,10 +66,12 @@ class BackgroundShipper:
         """Flush, then end the threads. Returns what `flush` returns; what is left is shipped the next time."""
         deadline = time.monotonic() + timeout
         left = self.flush(timeout)
+        self._housekeeping.ask_to_stop()
         for lane in self._lanes:
             lane.ask_to_stop()
         for lane in self._lanes:
             lane.join(max(0.1, deadline - time.monotonic()))
+        self._housekeeping.join(max(0.1, deadline - time.monotonic()))
         return left
 
     def troubles(self) -> dict[str, str]:
@@ -162,7 +167,9 @@ class _Lane:
     def _ship(self) -> None:
         if not self._wait_for_lock():
             return
-        shipper = self._shipper = Shipper(self._sink, self._trace_dir, self._pace)
+        shipper = self._shipper = Shipper(
+            self._sink, self._trace_dir, self._pace, had_shipper=self._lock.was_held_before
+        )
         try:
             while not self._stopping.is_set():
                 with self._changed:

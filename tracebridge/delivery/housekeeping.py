@@ -1,0 +1,110 @@
+"""`Housekeeping`: what is done once for a trace folder, beside the shipping to each sink.
+
+It names the sinks that are switched off and still owed something, and deletes from a spool what every sink has.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from typing import Final
+
+from tracebridge.config import Settings
+from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.pace import Pace
+from tracebridge.delivery.removal import Removal
+from tracebridge.delivery.state import State
+from tracebridge.delivery.switched_off import mark_switched_off, still_owed
+from tracebridge.errors import TracebridgeError
+from tracebridge.journal import layout
+
+LONGEST_PAUSE_S: Final = 60.0
+"""How long a spool is left alone between two passes, at most, in seconds."""
+_SHORTEST_PAUSE_S: Final = 0.5
+_LOCK_NAME: Final = "_housekeeping.lock"
+"""No sink's name begins with an underscore."""
+
+log = logging.getLogger("tracebridge")
+
+
+class Housekeeping:
+    """A thread that does the housekeeping of one trace folder, if no other process does."""
+
+    def __init__(self, settings: Settings, pace: Pace) -> None:
+        self._settings = settings
+        self._pace = pace
+        self._lock = ShipperLock(layout.locks_folder(settings.trace_dir) / _LOCK_NAME)
+        self._stopping = threading.Event()
+        self._said = ""
+        self.passes = 0
+        """How often the spool was gone through."""
+        self._pause_s = max(_SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, settings.spool_keep / 10))
+        self._thread = threading.Thread(target=self._run, name="tracebridge-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """End soon."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        has_named = False
+        while not self._stopping.is_set():
+            try:
+                if self._lock.acquire():
+                    try:
+                        has_named = has_named or self._name_switched_off()
+                        if self._settings.keep_journal:
+                            return
+                        self._spool()
+                    finally:
+                        self._lock.release()
+            except (TracebridgeError, OSError, sqlite3.Error) as error:
+                self._say(f"{type(error).__name__}: {error}")
+            except Exception:  # a defect of ours, which must not end silently, nor reach the agent
+                log.exception("the housekeeping of %s has failed, and is tried again", self._settings.trace_dir)
+            self._pace.idle()
+            self._stopping.wait(self._pause_s)
+
+    def _name_switched_off(self) -> bool:
+        state = State(layout.state_file(self._settings.trace_dir))
+        try:
+            mark_switched_off(state, self._settings)
+            for owed in still_owed(state, self._settings):
+                log.warning(
+                    "sink %s (%s) is switched off and is still owed %d sessions, and %d events in flight; they are "
+                    "kept: switch it on again, or give them up with `tracebridge forget %s`",
+                    owed.sink,
+                    owed.endpoint,
+                    owed.sessions,
+                    owed.events,
+                    owed.sink,
+                )
+        finally:
+            state.close()
+        return True
+
+    def _spool(self) -> None:
+        """Delete what may go, pass after pass, until stopped."""
+        removal = Removal(self._settings, self._pace)
+        try:
+            while not self._stopping.is_set():
+                removal.remove_older_than(self._settings.spool_keep)
+                self._said = ""
+                self.passes += 1
+                self._pace.idle()
+                self._stopping.wait(self._pause_s)
+        finally:
+            removal.close()
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._said:
+            self._said = trouble
+            log.warning("the spool %s is not tidied up: %s", self._settings.trace_dir, trouble)

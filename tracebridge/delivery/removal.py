@@ -1,0 +1,236 @@
+"""`Removal`: deletes the files of sessions that are old enough and of which every sink has what it is owed.
+
+It serves the spool (`sinks.jsonl.enabled: false`) and `tracebridge prune`. A session goes only if its runs are over,
+every sink that it is owed to has accepted all of it, and those that can be read back *show* all of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tracebridge.config import Settings
+from tracebridge.delivery.pace import FullSpeed, Pace
+from tracebridge.delivery.read_back import ReadBack
+from tracebridge.delivery.settle import missing
+from tracebridge.delivery.state import SpanRef, State
+from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
+from tracebridge.errors import BackendError
+from tracebridge.event import Json
+from tracebridge.journal import deletion, layout
+from tracebridge.policy import Policy, keeps_session
+from tracebridge.session_stream import SessionStream, head_of
+
+VERIFY_AGAIN_S: Final = 600.0
+"""How long a session that a backend did not show whole is left alone, in seconds."""
+_VERIFIED_AT_ONCE: Final = 20_000
+"""How many spans of a session are held in memory to be looked for together."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A session that is old enough and has to stay."""
+
+    session: str
+    """The session's id."""
+    reason: str
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass came to."""
+
+    sessions: list[str]
+    """The ids of the sessions whose files were deleted, or would be."""
+    bytes: int
+    """The size of their journals."""
+    refused: list[Refusal]
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """A session that is old enough."""
+
+    folder: Path
+    session_id: str
+    size: int
+
+
+class _Owed:
+    """What one sink has got of the trace folder, as the state says at the beginning of a pass."""
+
+    def __init__(self, state: State, target: int, folder: int, name: str, policy: Policy, read_back: ReadBack | None):
+        self.name = name
+        self.read_back = read_back
+        self._policy = policy
+        self._positions = state.positions(target, folder)
+        self._deadlines = state.deadlines(target, folder)
+        self._in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
+        self._dead = {letter.ref.session_id for letter in state.dead_letters(target)}
+
+    def concerns(self, candidate: _Candidate) -> bool:
+        """Whether the sink's sampling takes the session."""
+        return keeps_session(self._policy, candidate.session_id)
+
+    def reason_to_keep(self, candidate: _Candidate) -> str:
+        """Why the sink needs the session's files; empty if it does not."""
+        folder_name = candidate.folder.name
+        if self._positions.get(folder_name, 0) != candidate.size or candidate.session_id in self._in_flight:
+            return f"not all of it is delivered to {self.name}"
+        if folder_name in self._deadlines:
+            return f"something of it is still open for {self.name}"
+        if candidate.session_id in self._dead:
+            return f"{self.name} has dead letters of it"
+        return ""
+
+
+class _OwedThoughOff(_Owed):
+    """The same of a sink that is switched off: it is owed what it had begun, or had pending when it went off."""
+
+    def concerns(self, candidate: _Candidate) -> bool:
+        """Whether the sink had the session, or waits for it."""
+        return candidate.folder.name in self._positions or candidate.session_id in self._in_flight | self._dead
+
+    def reason_to_keep(self, candidate: _Candidate) -> str:
+        """Why the sink needs the session's files; empty if it does not."""
+        reason = super().reason_to_keep(candidate)
+        return f"{reason}, which is switched off: switch it on, or `tracebridge forget` it" if reason else ""
+
+
+class Removal:
+    """Deletes from one trace folder. Folders that were backfilled from elsewhere are never touched."""
+
+    def __init__(self, settings: Settings, pace: Pace | None = None) -> None:
+        """Open the state.
+
+        Raises:
+            StateError: the state cannot be used.
+        """
+        self._settings = settings
+        self._trace_dir = settings.trace_dir
+        self._pace = pace or FullSpeed()
+        self._state = State(layout.state_file(settings.trace_dir))
+        self._folder = self._state.folder(settings.trace_dir)
+        self._read_backs = {
+            sink.name: ReadBack(sink.open_reader) for sink in settings.enabled_sinks if sink.capabilities.readable
+        }
+        self._verify_at: dict[str, tuple[int, float]] = {}
+
+    def close(self) -> None:
+        """Close the state and the readers."""
+        for read_back in self._read_backs.values():
+            read_back.close()
+        self._state.close()
+
+    def remove_older_than(
+        self, seconds: float, *, dry_run: bool = False, wall_ns: Callable[[], int] = time.time_ns
+    ) -> Removed:
+        """Go through the folder once.
+
+        Args:
+            seconds: how long ago a session must have been written to last.
+            dry_run: only tell what would be deleted.
+            wall_ns: the wall clock.
+
+        Raises:
+            OSError: the folder cannot be changed.
+        """
+        if not dry_run:
+            self._sweep()
+        owed = list(self._owed())
+        result = Removed(sessions=[], bytes=0, refused=[])
+        gone_bytes = 0
+        for candidate in self._older_than(seconds, wall_ns()):
+            self._pace.tick()
+            reason = self._reason_to_keep(candidate, owed)
+            if not reason and not dry_run:
+                reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
+                self._sweep()
+            if reason:
+                result.refused.append(Refusal(candidate.session_id, reason))
+            else:
+                result.sessions.append(candidate.session_id)
+                gone_bytes += candidate.size
+        return msgspec.structs.replace(result, bytes=gone_bytes)
+
+    def _sweep(self) -> None:
+        """Forget and delete what was taken out of its place, by this pass or by one that died."""
+        for gone in deletion.removed(self._trace_dir):
+            with gone.path.open("rb") as file:
+                head = head_of(file)
+            self._state.forget_session(self._folder, gone.session, head)
+            deletion.delete(gone)
+
+    def _owed(self) -> Iterator[_Owed]:
+        state, folder = self._state, self._folder
+        enabled = set()
+        for sink in self._settings.enabled_sinks:
+            target = state.target(sink.name, sink.endpoint)
+            enabled.add(target)
+            yield _Owed(state, target, folder, sink.name, sink.policy, self._read_backs.get(sink.name))
+        for off in state.targets():
+            if off.id not in enabled:
+                yield _OwedThoughOff(state, off.id, folder, f"{off.sink} ({off.endpoint})", Policy(), None)
+
+    def _older_than(self, seconds: float, now_ns: int) -> Iterator[_Candidate]:
+        for folder in layout.session_folders(self._trace_dir):
+            self._pace.tick()
+            try:
+                status = layout.events_file(folder).stat()
+            except FileNotFoundError:
+                continue
+            if now_ns - status.st_mtime_ns >= seconds * 1e9:
+                yield _Candidate(folder, layout.session_id_of(folder), status.st_size)
+
+    def _reason_to_keep(self, candidate: _Candidate, owed: list[_Owed]) -> str:
+        concerned = [sink for sink in owed if sink.concerns(candidate)]
+        for sink in concerned:
+            if reason := sink.reason_to_keep(candidate):
+                return reason
+        size, verify_at = self._verify_at.get(candidate.folder.name, (-1, 0.0))
+        if size == candidate.size and time.monotonic() < verify_at:
+            return "it did not show whole a short while ago"
+        reason = self._verified(candidate, [sink for sink in concerned if sink.read_back is not None])
+        if reason:
+            self._verify_at[candidate.folder.name] = candidate.size, time.monotonic() + VERIFY_AGAIN_S
+        else:
+            self._verify_at.pop(candidate.folder.name, None)
+        return reason
+
+    def _verified(self, candidate: _Candidate, readable: list[_Owed]) -> str:
+        """Read the journal, and back from every sink that can be read what is owed to it; why not, or empty."""
+        stream = SessionStream(layout.events_file(candidate.folder), _everything)
+        refs: list[SpanRef] = []
+        try:
+            for step in stream.steps():
+                self._pace.tick()
+                refs += map(SpanRef.of, step.spans)
+                if len(refs) >= _VERIFIED_AT_ONCE:
+                    if reason := self._not_shown(refs, readable):
+                        return reason
+                    refs = []
+        except OSError as error:
+            return f"its file cannot be read: {error}"
+        refs += map(SpanRef.of, stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS))
+        if not stream.is_idle:
+            return "its last run is not over"
+        return self._not_shown(refs, readable)
+
+    def _not_shown(self, refs: list[SpanRef], readable: list[_Owed]) -> str:
+        for sink in readable if refs else []:
+            assert sink.read_back is not None, "only those that can be read are asked"
+            self._pace.idle()
+            try:
+                absent = missing(sink.read_back.reader(), refs)
+            except BackendError as error:
+                sink.read_back.close()
+                return f"{sink.name} cannot be read back: {error}"
+            if absent:
+                return f"{len(absent)} of its spans do not show at {sink.name}"
+        return ""
+
+
+def _everything(event_type: str, data: dict[str, Json]) -> dict[str, Json]:
+    """A narrowing that leaves all: only the ids of the spans are of interest."""
+    return data

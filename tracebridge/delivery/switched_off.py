@@ -1,0 +1,64 @@
+"""Sinks that were delivered to and are switched off: what they are still owed is named, and kept."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tracebridge.config import Settings
+from tracebridge.delivery.backlog import size_of
+from tracebridge.delivery.state import State, Target
+from tracebridge.journal import layout
+from tracebridge.policy import Policy, keeps_session
+
+
+class StillOwed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sink that is switched off has not got."""
+
+    sink: str
+    endpoint: str
+    sessions: int
+    """How many sessions it was to get and has not read to their end."""
+    events: int
+    """How many events stand behind spans that are in flight to it."""
+
+
+def switched_off(state: State, settings: Settings) -> list[Target]:
+    """The backends that are not delivered to under these settings: switched off, left out, or pointed elsewhere."""
+    enabled = {(sink.name, sink.endpoint) for sink in settings.enabled_sinks}
+    return [target for target in state.targets() if (target.sink, target.endpoint) not in enabled]
+
+
+def mark_switched_off(state: State, settings: Settings) -> None:
+    """Write down what each of them is owed at this moment, if that was not done when it was first found off."""
+    for target in switched_off(state, settings):
+        if not target.off_since_ns:
+            named = settings.sink(target.sink)
+            policy = named.policy if named is not None else Policy()
+            state.switched_off(target.id, {folder: _sessions(state, folder, policy) for folder in state.folders()})
+
+
+def still_owed(state: State, settings: Settings) -> list[StillOwed]:
+    """What those that are owed something have not got."""
+    found = [
+        StillOwed(
+            sink=target.sink,
+            endpoint=target.endpoint,
+            sessions=_unread(state, target.id),
+            events=state.in_flight_events(target.id),
+        )
+        for target in switched_off(state, settings)
+    ]
+    return [owed for owed in found if owed.sessions or owed.events]
+
+
+def _sessions(state: State, folder: int, policy: Policy) -> list[str]:
+    folders = layout.session_folders(state.folders()[folder])
+    return [session.name for session in folders if keeps_session(policy, layout.session_id_of(session))]
+
+
+def _unread(state: State, target: int) -> int:
+    return sum(
+        size_of(layout.events_file(path / session)) > position
+        for folder, path in state.folders().items()
+        for session, position in state.positions(target, folder).items()
+    )
