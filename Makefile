@@ -72,6 +72,10 @@ format: $(INSTALLED) ## Format the code and fix what can be fixed
 bench: $(INSTALLED) ## Measure what tracing costs the agent's thread
 	@$(BIN)/python benchmarks/caller.py $(ARGS)
 
+.PHONY: soak
+soak: $(INSTALLED) ## Break everything at random for 5 minutes, then account for every event (ARGS='--seconds 60 --seed 1')
+	@$(BIN)/python -m soak $(ARGS)
+
 # One random value for each variable that the compose file requires; never overwrites what is there.
 langfuse.env: ## Make random secrets for docker-compose.langfuse.yml
 	@umask 077; \
