@@ -1,9 +1,9 @@
 """Runs functions in processes of their own and kills them at the Nth system call, by ptrace.
 
 `Killer` talks to a *zygote*: a process that has imported everything, has one thread and no file of the tests open. For
-each run it forks a child, which is traced from just before it calls the function. At the entry of the Nth system call of
-all its threads together the whole child is killed, by SIGKILL, so that this call has no effect and all before it had
-theirs. System calls that are entered by the child's own children are not counted, and those are not killed.
+each run it forks a child, which is traced from just before it calls the function. At the entry of the Nth system call
+of all its threads together the whole child is killed, by SIGKILL, so that this call has no effect and all before it
+had theirs. Processes that the child starts are neither counted nor killed.
 
 The zygote is a process of its own also because a tracer must wait for any of its children, which would take away those
 of the test's.
@@ -115,7 +115,7 @@ class Killer:
     def run(
         self, function: Callable[..., object], *arguments: str, kill_at: int = 0, time_limit_s: float = TIME_LIMIT_S
     ) -> Ended:
-        """Call a module's function in a new process, which is killed at system call number `kill_at`, if it is not 0."""
+        """Call a module's function in a new process, to be killed at system call number `kill_at`, if it is not 0."""
         name = f"{function.__module__}:{function.__qualname__}"
         run = Run(function=name, arguments=arguments, kill_at=kill_at, time_limit_s=time_limit_s)
         assert self._zygote is not None
