@@ -114,7 +114,7 @@ def _record_until_nothing_is_left(place: Place, owed: Owed, shipper: BackgroundS
         assert time.monotonic() < deadline, f"{left} events are not delivered: {shipper.troubles()}"
         record(tracer, f"{place.prefix}-{name}-{number}")
         owed.note()
-        left = shipper.flush(max(0.25, 4 * place.lag_s))
+        left = shipper.flush(max(0.1, 3 * place.lag_s))
         number += 1
     tracer.shutdown()
 

@@ -76,9 +76,18 @@ class Trials:
 
     def check(self, kill_at: int) -> Ended:
         """Kill one run, see to it that the next process finds everything, and check that."""
-        case = self._case
         place = self._place(kill_at)
         place.folder.mkdir()
+        try:
+            ended = self._check(place, kill_at)
+        except BaseException:
+            self._counted.new_copies()  # so that they do not count as the next one's
+            raise
+        shutil.rmtree(place.folder)
+        return ended
+
+    def _check(self, place: Place, kill_at: int) -> Ended:
+        case = self._case
         case.scenario.prepare(place)
         owed = Owed(place)
         owed.note()
@@ -86,7 +95,7 @@ class Trials:
         if case.scenario.records:
             recovery.check_what_was_recorded(place)
         if case.dies_again:
-            self._run(place, random.randint(1, max(1, self._longest)))
+            self._run(place, random.randint(1, self._longest))
         recovery.recover(place, owed)
         spans = owed.spans()
         account = recovery.check_the_account(place, spans)
@@ -95,7 +104,6 @@ class Trials:
         else:
             recovery.check_that_each_is_stored_once(spans, self._counted.new_copies())
             recovery.check_that_nothing_is_found(place)
-        shutil.rmtree(place.folder)
         return ended
 
     def _run(self, place: Place, kill_at: int) -> Ended:

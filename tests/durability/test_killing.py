@@ -63,6 +63,25 @@ def ask_in_threads(times: str) -> None:
         thread.join()
 
 
+def start_a_child(path: str) -> None:
+    """The child is at work until it has lost its parent, or until that waits for it."""
+    pid = os.getpid()
+    child = os.fork()
+    if child == 0:
+        for _ in range(1000):
+            os.getppid()
+        Path(path + ".ready").touch()
+        while os.getppid() == pid and not Path(path + ".end").exists():
+            time.sleep(0.001)
+        Path(path).touch()
+        os._exit(0)
+    while not Path(path + ".ready").exists():
+        time.sleep(0.05)
+    ask("200")
+    Path(path + ".end").touch()
+    os.waitpid(child, 0)
+
+
 def handle_a_signal(path: str) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: Path(path).touch())
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -135,6 +154,19 @@ def test_a_process_dies_with_all_its_threads(killer: Killer, tmp_path: Path) -> 
     (pid,) = {int(file.read_bytes().rstrip(b".")) for file in files}
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_process_that_it_has_started_is_not_counted_and_outlives_it(killer: Killer, tmp_path: Path) -> None:
+    ended = killer.run(start_a_child, str(tmp_path / "whole"))
+    assert (ended.exit_code, (tmp_path / "whole").exists()) == (0, True)
+    assert ended.calls < 900
+    path = tmp_path / "orphan"
+    deadline = time.monotonic() + 10
+    killed = killer.run(start_a_child, str(path), kill_at=ended.calls - 100)  # in the middle of those 200
+    assert killed.was_killed
+    while not path.exists():
+        assert time.monotonic() < deadline, "the child of a killed process goes on"
+        time.sleep(0.01)
 
 
 def test_how_a_process_ends_by_itself_is_told(killer: Killer) -> None:
