@@ -31,7 +31,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     authority: str = ""
     """A file with one certificate: without it each client reads more than a hundred, call by call."""
-    lag_s: float = 0.02
+    lag_s: float
     """What the sink declares."""
     delivery: Literal["thread", "external"] = "external"
 

@@ -24,11 +24,12 @@ Told = Callable[[], object]
 
 
 class Scenario(NamedTuple):
-    name: str
+    """What is killed. It is tried as soon as a `Case` in `test_kill` names it and a backend."""
+
     prepare: Callable[[Place], None]
     """Makes what is there before; not traced."""
     run: Callable[[str], None]
-    """What is killed. Takes the place as JSON."""
+    """What a child does from its first counted system call on. Takes the place as JSON."""
     records: bool = False
     """Whether the run tells its progress in recording."""
 
@@ -142,7 +143,7 @@ def backfill(place_text: str) -> None:
     assert not delivered.left, delivered
 
 
-WRITER = Scenario("writer", nothing, write, records=True)
-SHIPPER = Scenario("shipper", two_sessions_and_an_open_one, ship)
-AGENT = Scenario("agent", nothing, write_and_ship, records=True)
-BACKFILL = Scenario("backfill", old_traces, backfill)
+WRITER = Scenario(nothing, write, records=True)
+SHIPPER = Scenario(two_sessions_and_an_open_one, ship)
+AGENT = Scenario(nothing, write_and_ship, records=True)
+BACKFILL = Scenario(old_traces, backfill)

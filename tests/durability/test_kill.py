@@ -21,13 +21,18 @@ from tests.durability.scenarios import AGENT, BACKFILL, SHIPPER, WRITER, Scenari
 from tests.workplace import INGESTION
 from tracebridge.testing import Fault
 
-LANGFUSE_ROUTE, OTLP_ROUTE = INGESTION
+LANGFUSE_ROUTE, _ = INGESTION
 LAG_S = 0.04
 DECLARED_LAG_S = 0.05
+"""What a sink declares whose backend shows things after `LAG_S`."""
+LEAST_DECLARED_LAG_S = 0.02
+"""What the others declare: a request that a dead client has sent may still be on its way into the store."""
 SAMPLES = 6
+"""How many system calls of a run are tried where not all are."""
 ENDED_BY_THEMSELVES = 3
 """So many runs in a row must have come to their end before the call at which they were to be killed."""
 MOST_FAILURES = 10
+"""After which no more calls are tried."""
 
 
 class Case(NamedTuple):
@@ -123,7 +128,7 @@ class Trials:
             backend=self._case.backend,
             url=self._counted.server.url,
             authority=str(self._authority),
-            lag_s=DECLARED_LAG_S if self._case.lag_s else 0.02,
+            lag_s=DECLARED_LAG_S if self._case.lag_s else LEAST_DECLARED_LAG_S,
             delivery="thread" if self._case.scenario is AGENT else "external",
         )
 
