@@ -27,7 +27,7 @@ DECLARED_LAG_S = 0.05
 """What a sink declares whose backend shows things after `LAG_S`."""
 LEAST_DECLARED_LAG_S = 0.02
 """What the others declare: a request that a dead client has sent may still be on its way into the store."""
-SAMPLES = 6
+SAMPLES = 5
 """How many system calls of a run are tried where not all are."""
 ENDED_BY_THEMSELVES = 3
 """So many runs in a row must have come to their end before the call at which they were to be killed."""
