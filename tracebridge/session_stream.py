@@ -55,11 +55,11 @@ class SessionStream:
         self._narrowing = narrowing
         self._offset = cursor.offset if cursor else 0
         self._ordinal = cursor.ordinal if cursor else 0
-        self._assembler = Assembler()
+        self._assembler = Assembler(self._narrowed)
         if cursor is not None and cursor.checkpoint.opened:
             with path.open("rb") as file:
                 opened = [self._event_at(file, mark.offset) for mark in cursor.checkpoint.opened]
-            self._assembler = Assembler.restored(cursor.checkpoint, opened)
+            self._assembler = Assembler.restored(cursor.checkpoint, opened, self._narrowed)
 
     def steps(self) -> Iterator[Step]:
         """Read on to the present end of the journal, one event a step."""
@@ -69,7 +69,7 @@ class SessionStream:
                 spans: list[Span] = []
                 if line.event is not None:
                     place = Place(line.offset, self._ordinal)
-                    spans = self._assembler.feed(self._narrowed(line.event), place)
+                    spans = self._assembler.feed(line.event, place)
                     self._ordinal += 1
                 self._offset = line.end
                 if spans or problem:
@@ -116,7 +116,7 @@ class SessionStream:
     def _event_at(self, file: BinaryIO, offset: int) -> Event:
         for line in read_journal(file, offset):
             if line.event is not None:
-                return self._narrowed(line.event)
+                return line.event
         raise OSError(f"{self.path}: no event at byte {offset}, where one was read before")
 
 
