@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,6 +56,7 @@ class SessionStream:
         self._narrowing = narrowing
         self._offset = cursor.offset if cursor else 0
         self._ordinal = cursor.ordinal if cursor else 0
+        self._end = self._offset
         self._assembler = Assembler(self._narrowed)
         if cursor is not None and cursor.checkpoint.opened:
             with path.open("rb") as file:
@@ -76,6 +78,7 @@ class SessionStream:
                     yield Step(spans, problem)
                 else:
                     yield _NOTHING
+            self._end = file.tell()
 
     def expire(self, now_ns: int) -> list[Span]:
         """Spans of what has waited too long for its end at `now_ns`, in nanoseconds since the epoch."""
@@ -97,6 +100,11 @@ class SessionStream:
         return self._offset
 
     @property
+    def end(self) -> int:
+        """Where the journal ended when it was last read to its end: beyond `offset` stood no whole line."""
+        return max(self._offset, self._end)
+
+    @property
     def events_read(self) -> int:
         """Number of events before `offset`."""
         return self._ordinal
@@ -114,7 +122,9 @@ class SessionStream:
         return msgspec.structs.replace(event, data=data, fields=fields)
 
     def _event_at(self, file: BinaryIO, offset: int) -> Event:
-        for line in read_journal(file, offset):
+        # line by line: a chunk for each of thousands of open events would be read for nothing
+        file.seek(offset)
+        for line in read_journal(BytesIO(file.readline()), 0):
             if line.event is not None:
                 return line.event
         raise OSError(f"{self.path}: no event at byte {offset}, where one was read before")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -112,6 +112,15 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True):
     folder: int
     session_id: str
     cursor: Cursor
+
+
+class Mark(NamedTuple):
+    """Where a session stands: as much of its cursor as tells whether there is something to do."""
+
+    position: int
+    """How many bytes of it were read."""
+    deadline_ns: int | None
+    """When what is open in it is due; None when nothing is open."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +229,15 @@ class State:
         """The sessions of a folder in which something is open for a target."""
         rows = self._db.execute("SELECT session, cursor FROM cursor WHERE target = ? AND folder = ?", (target, folder))
         return [session for session, cursor in rows if msgspec.msgpack.decode(cursor, type=Cursor).checkpoint.opened]
+
+    def marks(self, target: int, folder: int, sessions: Sequence[str]) -> dict[str, Mark]:
+        """Where some sessions of a folder stand for a target; those that were never read are left out."""
+        places = ", ".join("?" * len(sessions))
+        rows = self._db.execute(
+            f"SELECT session, position, cursor FROM cursor WHERE target = ? AND folder = ? AND session IN ({places})",
+            (target, folder, *sessions),
+        )
+        return {session: _mark(position, cursor) for session, position, cursor in rows}
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -422,6 +440,11 @@ class State:
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _mark(position: int, encoded: bytes) -> Mark:
+    checkpoint = msgspec.msgpack.decode(encoded, type=Cursor).checkpoint
+    return Mark(position, checkpoint.deadline_ns if checkpoint.opened else None)
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
