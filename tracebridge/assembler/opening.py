@@ -189,10 +189,10 @@ def started_ns(event: Event) -> int:
 def duration_ns(event: Event) -> int:
     """How long the span of an event took, as far as the event itself says."""
     duration = event.duration_ms
-    # NaN and what is not finite give nothing
-    if duration is None or not 0 <= duration < float("inf"):
+    # NaN gives nothing
+    if duration is None or not duration > 0:
         return 0
-    return int(duration * 1_000_000)
+    return int(min(duration, LATEST_NS // 1_000_000) * 1_000_000)
 
 
 _Name = str | tuple[str] | None

@@ -71,6 +71,6 @@ class Run:
 def orphan_after_ns(session_start: Event) -> int:
     """How long a run waits for a missing end, as its first event says."""
     seconds: Json = session_start.data.get("orphan_after_s")
-    if type(seconds) in (int, float) and 0 < seconds < float("inf"):
-        return min(int(seconds * _NS), LATEST_NS)
+    if type(seconds) in (int, float) and seconds > 0:
+        return int(min(seconds, LATEST_NS // _NS) * _NS)
     return int(DEFAULT_ORPHAN_AFTER_S * _NS)

@@ -137,18 +137,19 @@ class SessionWatch:
                 pace.tick()
                 key = SessionKey(number, name)
                 if key not in self._growing and key not in self._named:
-                    self._scan_one(key, path / name, marks.get(name), is_first, found)
+                    self._scan_one(key, path, marks.get(name), is_first, found)
             if found:
                 self._found.append((number, found))
         self._scanned.add(number)
         self._known.add(number)
         self._scanned_at = time.monotonic()
 
-    def _scan_one(self, key: SessionKey, folder: Path, mark: Mark | None, is_first: bool, found: deque[str]) -> None:
-        events = layout.events_file(folder)
+    def _scan_one(self, key: SessionKey, path: Path, mark: Mark | None, is_first: bool, found: deque[str]) -> None:
+        # as text, because making a path takes longer than asking the file system
+        events = f"{path}/{key.name}/{layout.EVENTS}"
         unread = _size_of(events) - (mark.position if mark else 0)
         if unread > 0:
-            if self._keeps(folder):
+            if self._keeps(path, key.name):
                 found.append(key.name)
                 self._found_bytes += unread
         elif is_first and _is_held(events):
@@ -187,12 +188,12 @@ class SessionWatch:
         if key in self._growing:
             return None
         self._waiting.discard(key)
-        folder = self._folders[key.folder] / key.name
-        if not self._keeps(folder):
+        path = self._folders[key.folder]
+        if not self._keeps(path, key.name):
             return None
         try:
             stream = SessionStream(
-                layout.events_file(folder),
+                layout.events_file(path / key.name),
                 self._narrowing,
                 self._state.cursor(self._target, key.folder, key.name),
             )
@@ -207,8 +208,8 @@ class SessionWatch:
         self._found_bytes = max(0, self._found_bytes - unread)
         return stream
 
-    def _keeps(self, folder: Path) -> bool:
-        return self._policy.sample_rate >= 1.0 or keeps_session(self._policy, layout.session_id_of(folder))
+    def _keeps(self, path: Path, name: str) -> bool:
+        return self._policy.sample_rate >= 1.0 or keeps_session(self._policy, layout.session_id_of(path / name))
 
 
 def _has_work(stream: SessionStream) -> bool:
@@ -226,7 +227,7 @@ def _session_names(folder: Path) -> Iterator[str]:
         return
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: Path | str) -> int:
     """The size of a journal; 0 if it cannot be told, as then there is nothing to read now."""
     try:
         return os.stat(path).st_size
@@ -234,7 +235,7 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _is_held(events: Path) -> bool:
+def _is_held(events: str) -> bool:
     """Whether a writer holds the journal."""
     try:
         descriptor = os.open(events, os.O_RDONLY)
