@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -67,8 +68,8 @@ class SessionStream:
         self.is_new = cursor is None
         """Whether nothing is known of what was read of this file before."""
         self._narrowing = narrowing
-        self._assembler = Assembler()
-        self._offset = self._ordinal = self.prior_end = 0
+        self._assembler = Assembler(self._narrowed)
+        self._offset = self._end = self._ordinal = self.prior_end = 0
         self._head = self._trouble = ""
         self._identity = (-1, -1)
         if cursor is not None:
@@ -90,7 +91,7 @@ class SessionStream:
                 spans: list[Span] = []
                 if line.event is not None:
                     place = Place(line.offset, self._ordinal)
-                    spans = self._assembler.feed(self._narrowed(line.event), place)
+                    spans = self._assembler.feed(line.event, place)
                     self._ordinal += 1
                 self._offset = line.end
                 self._head = self._head or head_of(file)
@@ -98,6 +99,7 @@ class SessionStream:
                     yield Step(spans, told)
                 else:
                     yield _NOTHING
+            self._end = file.tell()
 
     def expire(self, now_ns: int) -> list[Span]:
         """Spans of what has waited too long for its end at `now_ns`, in nanoseconds since the epoch."""
@@ -130,6 +132,11 @@ class SessionStream:
         return self._offset
 
     @property
+    def end(self) -> int:
+        """Where the journal ended when it was last read to its end: beyond `offset` stood no whole line."""
+        return max(self._offset, self._end)
+
+    @property
     def events_read(self) -> int:
         """Number of events before `offset`."""
         return self._ordinal
@@ -155,7 +162,7 @@ class SessionStream:
         opened = [self._event_at(file, mark.offset) for mark in held]
         run_ids = {event.run_id for event in opened}
         runs = tuple(run for run in checkpoint.runs if run.run_id in run_ids)
-        self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened)
+        self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened, self._narrowed)
 
     def _recognise(self, file: BinaryIO) -> None:
         """See whether this is the file that was read before, and still holds all of what was read."""
@@ -169,13 +176,13 @@ class SessionStream:
         self._head = self._head or head
         if head != self._head:
             self._trouble = f"another file has taken the place of the one that was read to byte {self._offset}"
-            self._offset = self._ordinal = self.prior_end = 0
+            self._offset = self._end = self._ordinal = self.prior_end = 0
             self._head = ""
-            self._assembler = Assembler()
+            self._assembler = Assembler(self._narrowed)
             self.is_new = True
         elif status.st_size < self._offset:
             self._trouble = f"the file was cut from {self._offset} bytes or more to {status.st_size}"
-            self._offset = status.st_size
+            self._offset = self._end = status.st_size
             self._take_up(file, self._assembler.checkpoint())
 
     def _narrowed(self, event: Event) -> Event:
@@ -186,9 +193,11 @@ class SessionStream:
         return msgspec.structs.replace(event, data=data, fields=fields)
 
     def _event_at(self, file: BinaryIO, offset: int) -> Event:
-        for line in read_journal(file, offset):
+        # line by line: a chunk for each of thousands of open events would be read for nothing
+        file.seek(offset)
+        for line in read_journal(BytesIO(file.readline()), 0):
             if line.event is not None:
-                return self._narrowed(line.event)
+                return line.event
         raise OSError(f"{self.path}: no event at byte {offset}, where one was read before")
 
 

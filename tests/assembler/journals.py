@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -36,6 +36,9 @@ FITTING_VALUES = st.sampled_from(
         {"total": 0.5},
     ]
 )
+
+
+GRACE_MS = 60_000
 
 
 def timestamp(milliseconds: int) -> str:
@@ -86,6 +89,59 @@ def agent_journal(draw: st.DrawFn) -> list[dict[str, Any]]:
     if draw(st.booleans()):
         journal.insert(draw(st.integers(0, len(journal))), journal.pop())
     return [event for event in journal if draw(st.integers(0, 11)) > 0]
+
+
+class Written(NamedTuple):
+    """A line of a journal, and when it was written by the wall clock, in milliseconds after `START`."""
+
+    at_ms: int
+    event: dict[str, Any]
+
+
+@st.composite
+def lived_journal(draw: st.DrawFn) -> list[Written]:
+    """Any journal as it came to be: each line is written no later than the grace after its time.
+
+    Its times may run backwards, or be ahead of the clock. Runs say how patient they are, names come again, sub-agents
+    have turns inside of calls, and there are gaps in which things grow old.
+    """
+    lines = draw(any_journal | agent_journal() | familiar_journal())
+    at_ms, journal = 10_000_000, []
+    for line in lines:
+        at_ms += draw(st.sampled_from([0, 1, 1, 500, 1_000, 30_000, 61_000, 3_600_000, 3_661_000, 20_000_000]))
+        lag_ms = draw(st.sampled_from([0, 0, 0, 1, 999, 59_000, GRACE_MS, -1, -400_000]))
+        event = {**line, "timestamp": timestamp(at_ms - lag_ms)}
+        if line["event_type"] == "session.start" and (
+            patience := draw(st.sampled_from([None, 0.5, 90, 10_000, 1e300]))
+        ):
+            event["data"] = {**(line.get("data") or {}), "orphan_after_s": patience, "user_id": "u"}
+        journal.append(Written(at_ms, event))
+    return journal
+
+
+@st.composite
+def familiar_journal(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Well-formed lines of few names in any order: what meets its like, and what does not."""
+    with_ids = draw(st.booleans())
+    journal = []
+    for _ in range(draw(st.integers(0, 16))):
+        event_type = draw(st.sampled_from(EVENT_TYPES))
+        event: dict[str, Any] = {
+            "event_type": event_type,
+            "session_id": "s",
+            "run_id": draw(st.sampled_from(["run-a", "run-b"])),
+            "turn": draw(st.integers(0, 2)),
+            "duration_ms": draw(st.sampled_from([None, 0, 1000.0, 61_000, 4e6])),
+            "data": {"model": draw(st.sampled_from(["m", "n"])), "tool_name": draw(st.sampled_from(["t", "u"]))},
+        }
+        if draw(st.booleans()):
+            event["data"]["call_id"] = draw(st.sampled_from(["call-1", "call-2"]))
+        if with_ids:
+            event |= {"seq": 0, "trace_id": draw(trace_ids), "span_id": draw(span_ids)}
+            if draw(st.booleans()):
+                event["parent_id"] = draw(span_ids)
+        journal.append(event)
+    return journal
 
 
 def _run(draw: st.DrawFn, run_id: str, with_ids: bool) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.delivery.rig import LONG_AGO, now, session_lines, write_session
@@ -14,7 +15,9 @@ from tracebridge.delivery.state import Advance, State
 from tracebridge.delivery.watch import SessionWatch
 from tracebridge.event import Json
 from tracebridge.journal import layout
+from tracebridge.journal.opened import OpenedLog
 from tracebridge.policy import Policy
+from tracebridge.session_stream import SessionStream
 from tracebridge.span import Span
 
 
@@ -176,3 +179,92 @@ def test_a_session_whose_folder_is_deleted_is_no_trouble(recording: Recording, w
     recording.file().unlink()
     assert watching.named() == []
     assert watching.watch.pending_bytes() == 0
+
+
+def test_a_session_that_is_named_and_found_at_once_is_read_once(recording: Recording, watching: Watching) -> None:
+    with recording.session() as session:
+        session.log_thinking("one")
+        assert watching.named() == ["session-s"]
+        second = Watching(recording.trace_dir)
+        second.watch.refresh(FullSpeed())
+        recording.tracer.shutdown()
+        session.log_thinking("two")  # opens the file again, and says so
+        assert [span.output for span in second.read()] == ["one", "two"]
+        assert second.read() == []
+        second.state.close()
+
+
+def test_what_is_due_in_a_session_that_was_let_go_is_given_up_by_whoever_comes_next(tmp_path: Path) -> None:
+    write_session(tmp_path, "old", turns=1, end=False, at=LONG_AGO)
+    first = Watching(tmp_path)
+    assert [span.kind for span in first.read()] == ["tool", "turn"]
+    first.state.close()
+    second = Watching(tmp_path)
+    ((_, stream),) = list(_unread(second))
+    (session,) = stream.expire(2**62)
+    assert (session.kind, session.extent) == ("session", "incomplete")
+    second.state.close()
+
+
+def test_a_cursor_of_a_version_that_kept_no_deadline_is_looked_into_once(tmp_path: Path) -> None:
+    write_session(tmp_path, "s", turns=1, end=False)
+    first = Watching(tmp_path)
+    first.watch.refresh(FullSpeed())
+    ((key, stream),) = list(first.watch.unread())
+    for _ in stream.steps():
+        pass
+    older = msgspec.structs.replace(
+        stream.cursor, checkpoint=msgspec.structs.replace(stream.cursor.checkpoint, deadline_ns=0)
+    )
+    first.state.write_down(first.target, [], [Advance(folder=key.folder, session_id=key.name, cursor=older)], [])
+    first.state.close()
+    second = Watching(tmp_path)
+    assert second.read() == []
+    assert second.watch._growing == {}
+    assert second.named() == []
+    second.state.close()
+
+
+def test_half_a_line_that_a_dead_writer_left_is_read_once_and_then_left_alone(tmp_path: Path) -> None:
+    path = write_session(tmp_path, "s", turns=1)
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"timestamp":"2026-02-06T22')
+    watching = Watching(tmp_path)
+    assert len(watching.read()) == 3
+    assert watching.named() == []
+    assert watching.watch._growing == {}
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" + "".join(text + "\n" for text in session_lines("s", 1, "search", True, now())))
+    OpenedLog(tmp_path).append("session-s")
+    assert len(watching.read()) == 3
+    watching.state.close()
+
+
+def test_a_session_that_a_writer_holds_is_watched_by_a_new_watch_though_nothing_is_new(
+    recording: Recording, watching: Watching
+) -> None:
+    with recording.session() as session:
+        watching.read()
+        layout.opened_log(recording.trace_dir).write_bytes(b"")
+        second = Watching(recording.trace_dir)
+        assert second.named() == []
+        session.log_thinking("unannounced, as the file was open")
+        assert second.named() == ["session-s"]
+        second.state.close()
+
+
+def test_a_journal_in_which_what_was_open_is_gone_costs_no_other_session_anything(tmp_path: Path) -> None:
+    broken = write_session(tmp_path, "broken", turns=1, end=False)
+    watching = Watching(tmp_path)
+    watching.read()
+    watching.state.close()
+    broken.write_bytes(b"\n" * 10_000)
+    write_session(tmp_path, "whole", turns=1)
+    second = Watching(tmp_path)
+    assert {span.session_id for span in second.read()} == {"whole"}
+    second.state.close()
+
+
+def _unread(watching: Watching) -> Iterator[tuple[object, SessionStream]]:
+    watching.watch.refresh(FullSpeed())
+    yield from watching.watch.unread()

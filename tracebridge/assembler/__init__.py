@@ -3,7 +3,8 @@
 Law 1: `disassemble(assemble(events)) == events` as JSON values, in file order, for any journal.
 """
 
-from tracebridge.assembler.assemble import Assembler, Checkpoint, Place
+from tracebridge.assembler.assemble import Assembler, Checkpoint
 from tracebridge.assembler.disassemble import disassemble
+from tracebridge.assembler.opening import Place
 
 __all__ = ["Assembler", "Checkpoint", "Place", "disassemble"]

@@ -113,8 +113,7 @@ class Collector:
         return Collected(
             batches=draft.batches(),
             advances=[
-                Advance(folder=key.folder, session_id=key.name, cursor=stream.cursor, deadline_ns=stream.deadline_ns)
-                for key, stream in moved.items()
+                Advance(folder=key.folder, session_id=key.name, cursor=stream.cursor) for key, stream in moved.items()
             ],
             problems=problems,
             found=draft.found,

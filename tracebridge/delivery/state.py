@@ -6,9 +6,9 @@ It follows what is open, what is in flight and which sessions are kept, never th
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -68,8 +68,21 @@ class Advance(msgspec.Struct, frozen=True, kw_only=True):
     folder: int
     session_id: str
     cursor: Cursor
-    deadline_ns: int = 0
-    """When the first of what is open has waited long enough; far in the future when nothing is open."""
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the first of what is open has waited long enough; far in the future when nothing is open."""
+        checkpoint = self.cursor.checkpoint
+        return min(checkpoint.deadline_ns, _LATEST_NS) if checkpoint.opened else _LATEST_NS
+
+
+class Mark(NamedTuple):
+    """Where a session stands: as much of its cursor as tells whether there is something to do."""
+
+    position: int
+    """How many bytes of it were read."""
+    deadline_ns: int | None
+    """When what is open in it is due; None when nothing is open."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,6 +270,19 @@ class State:
             )
             db.execute("DELETE FROM problem WHERE folder = ? AND session = ?", (folder, session))
 
+    def marks(self, target: int, folder: int, sessions: Sequence[str]) -> dict[str, Mark]:
+        """Where some sessions of a folder stand for a target; those that were never read are left out."""
+        places = ", ".join("?" * len(sessions))
+        rows = self._file.db.execute(
+            "SELECT session, position, deadline_ns FROM cursor"
+            f" WHERE target = ? AND folder = ? AND session IN ({places})",
+            (target, folder, *sessions),
+        )
+        return {
+            session: Mark(position, deadline_ns if deadline_ns < _LATEST_NS else None)
+            for session, position, deadline_ns in rows
+        }
+
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def write_down(
@@ -284,7 +310,7 @@ class State:
                         advance.session_id,
                         advance.cursor.offset,
                         msgspec.msgpack.encode(advance.cursor),
-                        min(advance.deadline_ns, _LATEST_NS),
+                        advance.deadline_ns,
                     )
                     for advance in advances
                 ],

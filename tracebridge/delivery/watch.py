@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import os
 import time
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tracebridge.delivery.backlog import size_of
+from tracebridge.assembler.deadlines import Deadlines
 from tracebridge.delivery.pace import Pace
-from tracebridge.delivery.state import State
+from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.policy import Policy, keeps_session
@@ -21,9 +25,15 @@ from tracebridge.session_stream import Narrowing, SessionStream
 FULL_SCAN_EVERY_S: Final = 3600.0
 INCOMPLETE_GRACE_NS: Final = 60 * 1_000_000_000
 """How much longer than its run allows a missing end is waited for, by the wall clock, before a span is given up."""
+SCAN_AT_ONCE: Final = 100
+"""How many sessions a scan looks at between two questions to the state."""
+SETTLE_AT_ONCE: Final = 100
+"""How many sessions are asked at a time whether a writer still holds them."""
+
+log = logging.getLogger("tracebridge")
 
 
-class SessionKey(msgspec.Struct, frozen=True):
+class SessionKey(msgspec.Struct, frozen=True, order=True):
     """Names a session's journal."""
 
     folder: int
@@ -33,10 +43,11 @@ class SessionKey(msgspec.Struct, frozen=True):
 
 
 class SessionWatch:
-    """Holds the streams of the sessions that grow, or in which something is open.
+    """Holds the streams of the sessions that grow. Of all others it knows no more than it must, mostly nothing.
 
-    A session that is read to its end, in which nothing is open and which no writer holds, is let go: the writer that
-    comes back to it announces it in `opened.log`.
+    A session that is read to its end and that no writer holds is let go: the writer that comes back to it announces
+    it in `opened.log`. If something is open in it, the time is kept at which that is given up. Its stream is taken up
+    again from the state, so what was read of a session MUST be written down there before the next `refresh`.
     """
 
     def __init__(self, state: State, target: int, trace_dir: Path, policy: Policy, narrowing: Narrowing) -> None:
@@ -49,83 +60,216 @@ class SessionWatch:
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
         self._scanned: set[int] = set()
+        self._known: set[int] = set()
         self._scanned_at = 0.0
         self._growing: dict[SessionKey, SessionStream] = {}
-        self._waiting: dict[SessionKey, SessionStream] = {}
+        self._waiting: Deadlines[SessionKey] = Deadlines()
+        # to be looked into: what was announced or is due, and then what scans have found, in pieces of one folder each
+        self._named: OrderedDict[SessionKey, None] = OrderedDict()
+        self._found: deque[tuple[int, deque[str]]] = deque()
+        self._found_bytes = 0
+        # what was named and taken up while it may also stand among what was found
+        self._taken_up: set[SessionKey] = set()
+        self._to_settle: list[SessionKey] = []
 
     def refresh(self, pace: Pace) -> None:
         """Learn of sessions that were opened, of folders that were added, and of time that has passed."""
-        if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S:
+        if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S and not self._found:
             self._scanned.clear()
         self._folders = self._state.folders()
         opened, self._log_offset = self._log.tail(self._log_offset)
-        for name in dict.fromkeys(opened):
-            self._grows(SessionKey(self._main_folder, name))
+        # the first scan asks for itself who holds what, as the log names every session since it was begun
+        if self._scanned_at:
+            for name in opened:
+                self._name(SessionKey(self._main_folder, name))
         for number, path in self._folders.items():
             if number not in self._scanned:
-                self._scan(number, path, pace)
-        give_up_before = time.time_ns() - INCOMPLETE_GRACE_NS
-        for key in [key for key, stream in self._waiting.items() if stream.deadline_ns < give_up_before]:
-            self._growing[key] = self._waiting.pop(key)
+                self._scan(number, path, pace, is_first=number not in self._known)
+        for key in self._waiting.take_before(time.time_ns() - INCOMPLETE_GRACE_NS):
+            self._name(key)
 
     def unread(self) -> Iterator[tuple[SessionKey, SessionStream]]:
         """The streams in which there may be something to read, or to give up, now."""
-        give_up_before = time.time_ns() - INCOMPLETE_GRACE_NS
         for key, stream in list(self._growing.items()):
-            if stream.deadline_ns < give_up_before or size_of(stream.path) > stream.offset:
+            if self._growing.get(key) is stream and _has_work(stream):
                 yield key, stream
+        while (following := self._next_key()) is not None:
+            taken_up = self._take_up(following)
+            if taken_up is None:
+                continue
+            if _has_work(taken_up):
+                yield following, taken_up
+            else:
+                self.let_go(following, taken_up)
 
     def let_go(self, key: SessionKey, stream: SessionStream) -> None:
         """Stop watching a session that was read to its end, if no writer holds it."""
-        if key not in self._growing or not _is_quiet(stream):
+        if self._growing.get(key) is not stream or not _is_quiet(stream):
             return
         del self._growing[key]
         if not stream.is_idle:
-            self._waiting[key] = stream
+            self._waiting.set(key, stream.deadline_ns)
 
     def settle(self) -> None:
-        """Let go of every session that is quiet."""
-        for key, stream in list(self._growing.items()):
-            self.let_go(key, stream)
+        """Let go of sessions that are quiet: of all, or, if they are many, of some at each call."""
+        if not self._to_settle:
+            self._to_settle = list(self._growing)
+        asked, self._to_settle = self._to_settle[:SETTLE_AT_ONCE], self._to_settle[SETTLE_AT_ONCE:]
+        for key in asked:
+            stream = self._growing.get(key)
+            if stream is not None:
+                self.let_go(key, stream)
 
     def pending_bytes(self) -> int:
         """How many bytes of the watched sessions were not read yet."""
-        return sum(max(0, size_of(stream.path) - stream.offset) for stream in self._growing.values())
+        growing = sum(max(0, _size_of(stream.path) - stream.offset) for stream in self._growing.values())
+        return self._found_bytes + growing
 
-    def _scan(self, number: int, path: Path, pace: Pace) -> None:
-        positions = self._state.positions(self._target, number)
-        has_open = self._state.deadlines(self._target, number)
-        for folder in layout.session_folders(path):
+    # --- finding ----------------------------------------------------------------------------------------------------
+
+    def _scan(self, number: int, path: Path, pace: Pace, *, is_first: bool) -> None:
+        names = _session_names(path)
+        while batch := sorted(islice(names, SCAN_AT_ONCE)):
             pace.tick()
-            if folder.name in has_open or size_of(layout.events_file(folder)) > positions.get(folder.name, 0):
-                self._grows(SessionKey(number, folder.name))
+            marks = self._state.marks(self._target, number, batch)
+            found: deque[str] = deque()
+            for name in batch:
+                pace.tick()
+                key = SessionKey(number, name)
+                if key not in self._growing and key not in self._named:
+                    self._scan_one(key, path, marks.get(name), is_first, found)
+            if found:
+                self._found.append((number, found))
         self._scanned.add(number)
+        self._known.add(number)
         self._scanned_at = time.monotonic()
 
-    def _grows(self, key: SessionKey) -> None:
+    def _scan_one(self, key: SessionKey, path: Path, mark: Mark | None, is_first: bool, found: deque[str]) -> None:
+        # as text, because making a path takes longer than asking the file system
+        events = f"{path}/{key.name}/{layout.EVENTS}"
+        size, position = _size_of(events), mark.position if mark else 0
+        # a file that is shorter than what was read is another one, or was cut
+        if size and size != position:
+            if self._keeps(path, key.name):
+                found.append(key.name)
+                self._found_bytes += size - position if size > position else size
+        elif is_first and _is_held(events):
+            self._name(key)
+        elif mark is not None and mark.deadline_ns is not None:
+            self._waiting.set(key, mark.deadline_ns)
+
+    def _name(self, key: SessionKey) -> None:
+        if key not in self._growing:
+            self._named[key] = None
+
+    # --- taking up --------------------------------------------------------------------------------------------------
+
+    def _next_key(self) -> SessionKey | None:
+        """The next session to look into, each once.
+
+        A session that comes twice before its cursor is written down would be read twice.
+        """
+        if self._named:
+            key, _ = self._named.popitem(last=False)
+            if self._found:
+                self._taken_up.add(key)
+            return key
+        while self._found:
+            number, names = self._found[0]
+            key = SessionKey(number, names.popleft())
+            if not names:
+                self._found.popleft()
+            if key not in self._taken_up:
+                return key
+        self._taken_up.clear()
+        self._found_bytes = 0
+        return None
+
+    def _take_up(self, key: SessionKey) -> SessionStream | None:
         if key in self._growing:
-            return
-        if key in self._waiting:
-            self._growing[key] = self._waiting.pop(key)
-            return
-        folder = self._folders[key.folder] / key.name
-        if keeps_session(self._policy, layout.session_id_of(folder)):
-            cursor = self._state.cursor(self._target, key.folder, key.name)
-            self._growing[key] = SessionStream(layout.events_file(folder), self._narrowing, cursor)
+            return None
+        self._waiting.discard(key)
+        path = self._folders[key.folder]
+        if not self._keeps(path, key.name):
+            return None
+        try:
+            stream = SessionStream(
+                layout.events_file(path / key.name),
+                self._narrowing,
+                self._state.cursor(self._target, key.folder, key.name),
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # the next scan finds the session again if it can be read then
+            log.warning("session %s cannot be read: %s", key.name, error)
+            return None
+        self._growing[key] = stream
+        unread = max(0, _size_of(stream.path) - stream.offset)
+        self._found_bytes = max(0, self._found_bytes - unread)
+        return stream
+
+    def _keeps(self, path: Path, name: str) -> bool:
+        return self._policy.sample_rate >= 1.0 or keeps_session(self._policy, layout.session_id_of(path / name))
+
+
+def _has_work(stream: SessionStream) -> bool:
+    size = _size_of(stream.path)
+    return (size and size != stream.end) or stream.deadline_ns < time.time_ns() - INCOMPLETE_GRACE_NS
+
+
+def _session_names(folder: Path) -> Iterator[str]:
+    """The names of the folders of sessions, as the file system gives them."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if layout.is_session_folder_name(entry.name):
+                    yield entry.name
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _size_of(path: Path | str) -> int:
+    """The size of a journal; 0 if it cannot be told, as then there is nothing to read now."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _is_held(events: str) -> bool:
+    """Whether a writer holds the journal."""
+    try:
+        descriptor = os.open(events, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _can_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_quiet(stream: SessionStream) -> bool:
     """Whether no writer holds the journal and all of it was read.
 
     A writer announces a session only once it holds its lock, so one that is free and fully read will be announced
-    again before it grows.
+    again before it grows. Half a line at its end, of a writer that died, is not waited for.
     """
     try:
-        with stream.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
-            return size_of(stream.path) <= stream.offset
+        descriptor = os.open(stream.path, os.O_RDONLY)
     except FileNotFoundError:
         return True
+    except OSError:
+        return False
+    try:
+        return _can_lock(descriptor) and _size_of(stream.path) in (0, stream.end)
+    finally:
+        os.close(descriptor)
+
+
+def _can_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
