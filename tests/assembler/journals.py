@@ -112,7 +112,7 @@ def lived_journal(draw: st.DrawFn) -> list[Written]:
         lag_ms = draw(st.sampled_from([0, 0, 0, 1, 999, 59_000, GRACE_MS, -1, -400_000]))
         event = {**line, "timestamp": timestamp(at_ms - lag_ms)}
         if line["event_type"] == "session.start" and (
-            patience := draw(st.sampled_from([None, 0.5, 90, 10_000, 1e300]))
+            patience := draw(st.sampled_from([None, 0.5, 90, 10_000, 1_000_000]))
         ):
             event["data"] = {**(line.get("data") or {}), "orphan_after_s": patience, "user_id": "u"}
         journal.append(Written(at_ms, event))

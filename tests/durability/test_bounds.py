@@ -34,8 +34,9 @@ def counted_calls(watching: Watching) -> Iterator[Counter[str]]:
         if event == "c_call" and function.__name__ in SYSTEM_CALLS:
             counts[function.__name__] += 1
 
-    def on_line(_: Any, event: str, __: Any) -> Any:
-        counts["lines"] += event == "line"
+    def on_line(frame: Any, event: str, _: Any) -> Any:
+        # others run code of theirs whenever garbage is collected
+        counts["lines"] += event == "line" and frame.f_globals.get("__name__", "").startswith("tracebridge.")
         return on_line
 
     watching.state._file.db.set_trace_callback(lambda statement: counts.update([statement.split()[0]]))
@@ -194,7 +195,7 @@ def work_of(journal: list[dict[str, Any]], way_back: bool = False) -> int:
 
     def on_line(frame: Any, kind: str, _: Any) -> Any:
         nonlocal work
-        work += 1
+        work += frame.f_globals.get("__name__", "").startswith("tracebridge.")
         return on_line
 
     sys.settrace(on_line)
