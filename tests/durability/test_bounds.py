@@ -91,7 +91,8 @@ def test_a_scan_asks_the_state_for_many_sessions_at_once_and_the_disk_once_for_e
             look(watching)
         assert counts["SELECT"] < 10
         assert counts["scandir"] == 1
-        assert counts["stat"] == counts["flock"] == 300
+        assert counts["flock"] == 300
+        assert counts["stat"] - counts["SELECT"] == 300, "the state's own file is looked at once for each question"
         # a scan that only looks for what nobody has announced need not ask who holds the files
         watching.watch._scanned_at -= 3601
         with counted_calls(watching) as counts:
@@ -104,7 +105,8 @@ def test_no_stream_is_held_for_a_session_that_only_waits(tmp_path: Path) -> None
     with idle_sessions(tmp_path, 50, end=False) as watching:
         look(watching)
         gc.collect()
-        assert [found for found in gc.get_objects() if isinstance(found, SessionStream)] == []
+        streams = [found for found in gc.get_objects() if isinstance(found, SessionStream)]
+        assert [stream for stream in streams if stream.path.is_relative_to(tmp_path)] == []
         assert len(watching.watch._waiting) == 50
 
 
