@@ -92,7 +92,7 @@ def test_a_scan_asks_the_state_for_many_sessions_at_once_and_the_disk_once_for_e
         assert counts["SELECT"] < 10
         assert counts["scandir"] == 1
         assert counts["flock"] == 300
-        assert counts["stat"] - counts["SELECT"] == 300, "the state's own file is looked at once for each question"
+        assert 300 <= counts["stat"] <= 300 + 10, "the state's own file is looked at too, once for each question"
         # a scan that only looks for what nobody has announced need not ask who holds the files
         watching.watch._scanned_at -= 3601
         with counted_calls(watching) as counts:
