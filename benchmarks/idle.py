@@ -5,7 +5,8 @@
 Makes a trace folder of idle sessions, delivers it once, then starts a shipper that follows it in a process of its own:
 its first scan, and then nothing to do. No writer holds any of the sessions. `ended`: each run has its end. `open`: no
 run has, and each is due in an hour. `none` is the same shipper on an empty folder. The floors are measured in the same
-run: a process that lists the folder and asks for the size of each journal, and a Python process that sleeps.
+run: a process that lists the folder and asks for the size of each journal, and a Python process that sleeps. Memory is
+read from /proc, so this runs on Linux.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STAT = """
 import os, sys
 names = sorted(entry.name for entry in os.scandir(sys.argv[1]) if entry.name.startswith("session-"))
 print(sum(os.stat(f"{sys.argv[1]}/{name}/events.jsonl").st_size for name in names))
+"""
+RSS = """
+print(open("/proc/self/statm").read().split()[1])
 """
 
 
@@ -52,10 +56,9 @@ def run(folder: Path, sessions: int, seconds: float) -> None:
     write_sessions(folder / "open", sessions, end=False)
     (folder / "none").mkdir()
     stat_s = cpu_of([sys.executable, "-c", STAT, str(folder / "ended")]) - cpu_of([sys.executable, "-c", "pass"])
-    sleeping = f"import time, resource; time.sleep({min(seconds, 5.0)}); " + (
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
-    sleeping_mb = float(subprocess.run([sys.executable, "-c", sleeping], capture_output=True, check=True).stdout)
+    sleeping = f"import time; time.sleep({min(seconds, 5.0)})"
+    told = subprocess.run([sys.executable, "-c", sleeping + RSS], capture_output=True, check=True).stdout
+    sleeping_mb = int(told) * os.sysconf("SC_PAGE_SIZE") / 1e6
     print(f"floor: listing the folder and asking for {sessions:,} sizes takes {stat_s:.2f} s of processor time")
     print(f"floor: a Python process that sleeps holds {sleeping_mb:.0f} MB\n")
     print(f"{'sessions':<10}{'first scan':>12}{'CPU':>8}{'x floor':>9}{'CPU/min idle':>14}{'RSS':>9}{'over none':>11}")
@@ -104,10 +107,7 @@ def follow(folder: Path, seconds: float) -> dict[str, float]:
 
 def rss_bytes() -> int:
     """What this process holds in memory now."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_of(command: list[str]) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import json
+import subprocess
 import sys
 import tracemalloc
 from collections import Counter
@@ -17,6 +20,7 @@ import pytest
 from tests.assembler.journals import timestamp
 from tests.delivery.rig import write_session
 from tests.delivery.test_watch import Watching, everything
+from tests.workplace import ROOT, environment
 from tracebridge.assembler import Assembler, Place
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.event import event_from_json
@@ -112,8 +116,6 @@ def test_no_stream_is_held_for_a_session_that_only_waits(tmp_path: Path) -> None
 
 def test_many_sessions_that_writers_hold_are_not_all_asked_for_at_each_look(tmp_path: Path) -> None:
     files = [write_session(tmp_path, f"{name:05}", turns=0).open("rb") for name in range(250)]
-    import fcntl
-
     for file in files:
         fcntl.flock(file, fcntl.LOCK_SH)
     watching = Watching(tmp_path)
@@ -181,9 +183,42 @@ def test_reading_a_session_takes_memory_for_what_is_open_and_not_for_its_length(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_reading_a_very_long_session_takes_memory_for_what_is_open_and_not_for_its_length(tmp_path: Path) -> None:
     assert_flat(tmp_path, 20_000, 200_000)
+
+
+# --- a backlog -------------------------------------------------------------------------------------------------------
+
+
+def shipped(megabytes: int, longest_line_mb: int) -> dict[str, Any]:
+    """What the benchmark measures of a process that ships a backlog."""
+    sizes = ("--gigabytes", str(megabytes / 1000), "--longest-line-mb", str(longest_line_mb))
+    command = [sys.executable, str(ROOT / "benchmarks" / "backlog.py"), *sizes, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_shipping_a_backlog_takes_memory_and_state_for_what_is_on_the_way_and_not_for_the_backlog() -> None:
+    small, large = shipped(15, longest_line_mb=1), shipped(150, longest_line_mb=1)
+    for figures in (small, large):
+        # the run of each session has no end, so its span is not sent
+        assert figures["confirmed_events"] >= figures["events"] - 20
+        assert figures["peak"] < figures["limit"]
+    assert large["peak"] < small["peak"] + 15_000_000
+    assert large["largest_state"] < small["largest_state"] + 5_000_000
+    assert large["largest_wal"] < small["largest_wal"] + 8_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_shipping_a_line_of_16_mb_takes_ten_times_as_much_at_most() -> None:
+    figures = shipped(60, longest_line_mb=16)
+    assert figures["peak"] < figures["baseline"] + 40_000_000 + 10 * 16_000_000
+    assert figures["largest_state"] < 60_000_000
 
 
 # --- much that is open at once --------------------------------------------------------------------------------------
