@@ -6,7 +6,7 @@ import fcntl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -14,7 +14,7 @@ from tracebridge.delivery.backlog import size_of
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
-from tracebridge.journal.opened import OpenedLog
+from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import Narrowing, SessionStream
 
@@ -45,7 +45,7 @@ class SessionWatch:
         self._policy = policy
         self._narrowing = narrowing
         self._log = OpenedLog(trace_dir)
-        self._log_offset = 0
+        self._log_position = LogPosition()
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
         self._scanned: set[int] = set()
@@ -58,8 +58,12 @@ class SessionWatch:
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S:
             self._scanned.clear()
         self._folders = self._state.folders()
-        opened, self._log_offset = self._log.tail(self._log_offset)
-        for name in dict.fromkeys(opened):
+        opened = self._log.tail(self._log_position)
+        self._log_position = opened.position
+        if opened.is_another:
+            # some names may have stood in the old one only
+            self._scanned.discard(self._main_folder)
+        for name in dict.fromkeys(opened.names):
             self._grows(SessionKey(self._main_folder, name))
         for number, path in self._folders.items():
             if number not in self._scanned:
@@ -97,7 +101,9 @@ class SessionWatch:
         has_open = set(self._state.open_sessions(self._target, number))
         for folder in layout.session_folders(path):
             pace.tick()
-            if folder.name in has_open or size_of(layout.events_file(folder)) > positions.get(folder.name, 0):
+            events = layout.events_file(folder)
+            # the log that told of a session which a writer holds may have been replaced before that writes on
+            if folder.name in has_open or size_of(events) > positions.get(folder.name, 0) or _is_held(events):
                 self._grows(SessionKey(number, folder.name))
         self._scanned.add(number)
         self._scanned_at = time.monotonic()
@@ -122,10 +128,23 @@ def _is_quiet(stream: SessionStream) -> bool:
     """
     try:
         with stream.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
-            return size_of(stream.path) <= stream.offset
+            return not _is_locked(file) and size_of(stream.path) <= stream.offset
     except FileNotFoundError:
         return True
+
+
+def _is_held(events: Path) -> bool:
+    """Whether a writer holds a journal."""
+    try:
+        with events.open("rb") as file:
+            return _is_locked(file)
+    except FileNotFoundError:
+        return False
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
