@@ -20,6 +20,7 @@ import pytest
 
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
+from tracebridge.journal.reader import read_journal
 from tracebridge.journal.writer import Journal
 from tracebridge.trouble import Trouble
 
@@ -244,6 +245,39 @@ def test_after_a_short_write_the_next_event_has_a_line_of_its_own(tmp_path: Path
     assert lines[0] == b'{"n":0}'
     assert lines[-1] == b'{"n":1}'
     assert done.stderr.count("journal: EFBIG") == 1
+
+
+ALL_BUT_THE_NEWLINE = """
+import json, resource, sys
+from pathlib import Path
+from tracebridge.journal.writer import Journal
+journal, other = Journal(Path(sys.argv[1])), Journal(Path(sys.argv[1]))
+event = b'{"timestamp":"2026-02-06T22:10:00Z","event_type":"thinking","session_id":"s","turn":%d}\\n'
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+written = [journal.append("s", event % 0), other.append("s", event % 1)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * len(event % 0) - 1, hard))
+written.append(journal.append("s", event % 2))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+first, then = (journal, other) if sys.argv[2] == "same" else (other, journal)
+written += [first.append("s", event % 3), then.append("s", event % 4)]
+print(json.dumps([written, dict(journal.trouble.counts)]))
+"""
+
+
+@pytest.mark.parametrize("next_writer", ["same", "other"])
+def test_an_event_of_which_only_the_newline_could_not_be_written_is_there_once(
+    next_writer: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_BUT_THE_NEWLINE, str(tmp_path), next_writer],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout) == [[True] * 5, {}]
+    with (tmp_path / "session-s" / "events.jsonl").open("rb") as file:
+        events = [entry.event.turn for entry in read_journal(file, 0) if entry.event is not None]
+    assert events == [0, 1, 2, 3, 4]
 
 
 def test_a_trace_folder_that_cannot_be_made_costs_events_and_nothing_else(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class DeletedFile:
         if _inode(self._descriptor) == self._inode:
             yield from _lines(self._descriptor, self._offset)
 
-    def _missing_in(self, descriptor: int) -> Counter[bytes]:
+    def _missing_in(self, descriptor: int) -> Counter[tuple[int, int]]:
         missing = Counter(map(_digest, self._lines()))
         if descriptor < 0:
             return missing
@@ -113,11 +113,9 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _digest(line: bytes) -> bytes:
-    # imported here: hardly any process needs it, and it brings OpenSSL
-    from hashlib import blake2b
-
-    return blake2b(line, digest_size=16).digest()
+def _digest(line: bytes) -> tuple[int, int]:
+    # what a cryptographic hash is made with may not be loaded yet, and now is no time to load anything
+    return len(line), hash(line)
 
 
 def _write(descriptor: int, lines: bytearray) -> None:

@@ -6,20 +6,20 @@ import atexit
 import errno
 import fcntl
 import os
+import resource
 import stat
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tracebridge.event import Json
 from tracebridge.fork import call_in_forked_child
 from tracebridge.journal import layout
 from tracebridge.journal.deleted import DeletedFile
-from tracebridge.journal.file_system import check_file_system
 from tracebridge.journal.metadata import write_metadata
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.trouble import Trouble
@@ -27,8 +27,10 @@ from tracebridge.trouble import Trouble
 if TYPE_CHECKING:
     from pathlib import Path
 
+Result = TypeVar("Result")
+
 MAX_OPEN_FILES: Final = 256
-"""The most files that a journal keeps open, as a rule."""
+"""The most files that a journal keeps open, as a rule; fewer where the agent may not have many."""
 
 _CHECK_NS: Final = 1_000_000_000
 _LOCK_WAIT_S: Final = 0.2
@@ -37,6 +39,7 @@ _HALF_LINE_WAIT_S: Final = 0.002
 _OPEN_ATTEMPTS: Final = 20
 _CREATE_ATTEMPTS: Final = 4
 _AT_ONCE: Final = -(1 << 63)
+_OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _LOST: Final = "The event is lost; recording goes on by itself once the cause is gone"
 _LOST_WITH_THE_FILE: Final = "An event is lost, whose file somebody deleted while it was written"
 
@@ -47,12 +50,10 @@ class Journal:
     Nothing that is wrong with the folder is raised: it goes to `trouble`, and the next event tries again.
     """
 
-    def __init__(
-        self, trace_dir: Path, *, trouble: Trouble | None = None, max_open_files: int = MAX_OPEN_FILES
-    ) -> None:
+    def __init__(self, trace_dir: Path, *, trouble: Trouble | None = None, max_open_files: int | None = None) -> None:
         self.trace_dir = trace_dir
         self.trouble = trouble or Trouble()
-        self._max_open_files = max_open_files
+        self._max_open_files = max_open_files or _fair_share()
         self._opened_log = OpenedLog(trace_dir)
         # reentrant, as all locks here: a signal handler of the agent may record in the middle of a recording
         self._lock = threading.RLock()
@@ -72,6 +73,9 @@ class Journal:
             UnsupportedFileSystemError: says which file system it is.
         """
         if not self._is_folder_checked:
+            # imported here: an agent that is started need not wait for it
+            from tracebridge.journal.file_system import check_file_system
+
             check_file_system(self.trace_dir)
             self._is_folder_checked = True
 
@@ -90,10 +94,12 @@ class Journal:
 
     def write_metadata(self, session_id: str, run_id: str, metadata: Mapping[str, Json]) -> None:
         """Replace a session's `metadata.json`."""
+        file = self.file(session_id)
         # it goes into the folder that the events are in, also if somebody has just deleted that
-        self.file(session_id).make_sure()
+        file.make_sure()
+        folder = layout.session_folder(self.trace_dir, session_id)
         try:
-            write_metadata(layout.session_folder(self.trace_dir, session_id), run_id, metadata)
+            self._with_descriptors(file, lambda: write_metadata(folder, run_id, metadata))
         except OSError as error:
             self.trouble.report("metadata.json", error, "The events are not concerned")
 
@@ -104,12 +110,12 @@ class Journal:
         for file in files:
             file.close()
 
-    def announce(self, folder: Path) -> bool:
+    def announce(self, folder: Path, file: JournalFile) -> bool:
         """Tell shippers that the session in `folder` is about to get events; False if they cannot be told now."""
         try:
-            is_large = self._opened_log.append(folder.name)
+            is_large = self._with_descriptors(file, lambda: self._opened_log.append(folder.name))
         except OSError as error:
-            self.trouble.report("opened.log", error, "It is tried again; until then new events are not delivered")
+            self.trouble.report("opened.log", error, "It is tried again; until then new events may not be delivered")
             return False
         if is_large:
             try:
@@ -143,6 +149,15 @@ class Journal:
             others = [file for file in self._open_files if file is not but]
         for file in sorted(others, key=attrgetter("used_ns"))[:count]:
             file.close_if_idle(frees_descriptor=frees_descriptors)
+
+    def _with_descriptors(self, file: JournalFile, work: Callable[[], Result]) -> Result:
+        try:
+            return work()
+        except OSError as error:
+            if error.errno not in _OUT_OF_DESCRIPTORS:
+                raise
+            self.close_idle(MAX_OPEN_FILES, but=file, frees_descriptors=True)
+            return work()
 
     def after_fork(self) -> None:
         """Leave the parent's files and locks to the parent; this process opens its own."""
@@ -192,6 +207,10 @@ class JournalFile:
         self._seen_size = 0
         self._deleted: DeletedFile | None = None
         self.used_ns = 0
+
+    def __del__(self) -> None:
+        # of a tracer that nobody uses any more
+        self._finish()
 
     def append(self, line: bytes, now_ns: int) -> bool:
         """Append one event, a JSON object and a newline; False when it is lost.
@@ -263,11 +282,11 @@ class JournalFile:
         self._check_ns = now_ns + _CHECK_NS
 
     def _prepare(self) -> None:
+        if not self._is_announced:
+            self._is_announced = self._journal.announce(self._folder, self)
         self._seen_size = self._end_half_line()
         if self._deleted is not None:
             self._write_again(self._deleted)
-        if not self._is_announced:
-            self._is_announced = self._journal.announce(self._folder)
 
     def _make_sure(self) -> None:
         if self._is_deleted():
@@ -361,7 +380,7 @@ class JournalFile:
                 raise
             self._close()  # a signal handler may have opened it meanwhile
             self._descriptor, self._inode = descriptor, inode
-            self._is_announced = self._journal.announce(self._folder)
+            self._is_announced = False
             return
         raise FileNotFoundError(errno.ENOENT, "is deleted as fast as it is created", str(self._path))
 
@@ -376,7 +395,7 @@ class JournalFile:
                 with suppress(FileNotFoundError):
                     self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
                 # the agent needs descriptors more than we do
                 self._journal.close_idle(MAX_OPEN_FILES, but=self, frees_descriptors=True)
@@ -412,6 +431,12 @@ class JournalFile:
             os.close(descriptor)
         except OSError:
             return
+
+
+def _fair_share() -> int:
+    """Return how many files a journal may keep open, of all that the process may."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_FILES, soft // 4))
 
 
 def _close(journal: weakref.ref[Journal]) -> None:
