@@ -23,19 +23,20 @@ class Trouble:
         """How often each kind of trouble occurred, e.g. `{"journal: ENOSPC": 12}`."""
         return dict(self._counts)
 
-    def report(self, part: str, error: BaseException, consequence: str) -> None:
+    def report(self, part: str, error: BaseException, consequence: str, count: int = 1) -> None:
         """Count `error`, and log it if it is the first of its kind.
 
         Args:
             part: what was at work, e.g. `journal`; a part of the kind's name.
             error: what happened.
             consequence: what it means for the recording, and what to do; a part of the message.
+            count: how often it happened, e.g. how many events it cost.
         """
         kind = f"{part}: {_name(error)}"
         with self._lock:
-            count = self._counts.get(kind, 0) + 1
-            self._counts[kind] = count
-        if count == 1:
+            before = self._counts.get(kind, 0)
+            self._counts[kind] = before + count
+        if not before:
             # imported here: most processes never need it, and it would be a tenth of the time of the import
             import logging
 

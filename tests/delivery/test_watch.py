@@ -268,3 +268,30 @@ def test_a_journal_in_which_what_was_open_is_gone_costs_no_other_session_anythin
 def _unread(watching: Watching) -> Iterator[tuple[object, SessionStream]]:
     watching.watch.refresh(FullSpeed())
     yield from watching.watch.unread()
+
+
+def test_a_session_that_only_the_old_log_of_opened_files_told_of_is_watched_as_long_as_a_writer_holds_it(
+    recording: Recording, watching: Watching
+) -> None:
+    with recording.session() as session:
+        session.log_thinking("one")
+        watching.read()
+        OpenedLog(recording.trace_dir, large=0).begin_anew()
+        fresh = Watching(recording.trace_dir)
+        try:
+            assert fresh.named() == []
+            session.log_thinking("two")
+            assert fresh.named() == ["session-s"]
+        finally:
+            fresh.state.close()
+
+
+def test_a_new_log_of_opened_files_makes_the_watch_look_through_the_folder(
+    recording: Recording, watching: Watching
+) -> None:
+    run(recording)
+    watching.read()
+    append_unannounced(recording)
+    assert watching.named() == []
+    OpenedLog(recording.trace_dir, large=0).begin_anew()
+    assert watching.named() == ["session-s"]

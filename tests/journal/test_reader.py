@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,42 @@ def test_an_event_written_behind_a_neighbours_half_line_is_not_lost() -> None:
     assert entry.event is not None
     assert entry.event.turn == 2
     assert "40 bytes" in entry.problem
+
+
+TEXTS = st.text(max_size=20) | st.just('{"timestamp":"2026-02-06T22:10:00Z","event_type":"x","session_id":"s"}')
+DATA = st.fixed_dictionaries({"text": TEXTS, "inner": st.none() | st.just(json.loads(line(99)))})
+
+
+@given(DATA, st.integers(0, 400), st.lists(DATA, min_size=1, max_size=4))
+def test_a_half_line_before_whole_ones_costs_none_of_them(torn: Any, length: int, whole: list[Any]) -> None:
+    """Also when only the newline of it is missing: then all of it is there."""
+    first = line(1000, **torn)
+    half = first[:length]
+    content = half + b"".join(line(number, **data) + b"\n" for number, data in enumerate(whole))
+    expected = list(range(len(whole)))
+    assert turns(read(content)) == ([1000, *expected] if half == first else expected)
+
+
+def test_events_on_one_line_are_read_each_from_its_own_offset() -> None:
+    content = line(1)[:40] + line(2) + line(3) + line(4) + b"\n"
+    lines = read(content)
+    assert turns(lines) == [2, 3, 4]
+    assert [entry.problem for entry in lines[1:]] == ["", ""]
+    for entry, turn in zip(lines, (2, 3, 4), strict=True):
+        assert turns(read(content, entry.offset))[0] == turn
+    assert turns(read(content, lines[0].end)) == [3, 4]
+    assert turns(read(content, lines[1].end)) == [4]
+    assert lines[2].end == len(content)
+
+
+def test_a_half_line_full_of_what_looks_like_an_event_is_read_in_no_time() -> None:
+    inner = [{"timestamp": "2026-02-06T22:10:00Z", "role": "user", "n": number} for number in range(60_000)]
+    content = line(1, messages=inner)[:-5] + line(2) + b"\n"
+    begun = time.process_time()
+    assert turns(read(content)) == [2]
+    torn = read(content[: -len(line(2)) - 1] + b"\n")
+    assert turns(torn) == []
+    assert time.process_time() - begun < 3
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
+from tracebridge.journal.reader import read_journal
 from tracebridge.journal.writer import Journal
 from tracebridge.trouble import Trouble
 
@@ -88,7 +89,7 @@ def test_events_are_appended_in_order(journal: Journal) -> None:
 def test_a_shipper_is_told_of_a_session_before_its_first_event(journal: Journal) -> None:
     journal.append("s", line(n=0))
     journal.append("s", line(n=1))
-    assert OpenedLog(journal.trace_dir).tail()[0] == ["session-s"]
+    assert OpenedLog(journal.trace_dir).tail().names == ["session-s"]
     opened = layout.opened_log(journal.trace_dir).stat().st_mtime_ns
     assert opened <= path_of(journal, "s").stat().st_mtime_ns
 
@@ -97,7 +98,7 @@ def test_a_session_is_announced_again_when_it_is_opened_again(journal: Journal) 
     journal.append("a/b", line(n=0))
     journal.close()
     journal.append("a/b", line(n=1))
-    assert OpenedLog(journal.trace_dir).tail()[0] == ["session-a%2Fb"] * 2
+    assert OpenedLog(journal.trace_dir).tail().names == ["session-a%2Fb"] * 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts system calls by /proc/self/io")
@@ -161,7 +162,7 @@ def test_the_files_that_are_used_stay_open(tmp_path: Path) -> None:
     for number in range(50):
         journal.append("busy", line(n=number))
         journal.append(f"s{number}", line(n=number))
-    assert OpenedLog(tmp_path).tail()[0].count("session-busy") == 1
+    assert OpenedLog(tmp_path).tail().names.count("session-busy") == 1
 
 
 def test_nothing_is_remembered_of_sessions_whose_files_are_closed(tmp_path: Path) -> None:
@@ -246,21 +247,37 @@ def test_after_a_short_write_the_next_event_has_a_line_of_its_own(tmp_path: Path
     assert done.stderr.count("journal: EFBIG") == 1
 
 
-def test_a_full_disk_costs_events_and_recording_resumes_by_itself(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    journal = Journal(tmp_path)
-    journal.append("s", line(n=0))
-    path = path_of(journal, "s")
-    journal.close()
-    kept = path.rename(tmp_path / "kept")
-    path.symlink_to("/dev/full")
-    assert [journal.append("s", line(n=number)) for number in (1, 2, 3)] == [False] * 3
-    assert journal.trouble.counts == {"journal: ENOSPC": 3}
-    path.unlink()
-    kept.rename(path)
-    assert journal.append("s", line(n=4))
-    assert [event["n"] for event in read(journal, "s")] == [0, 4]
+ALL_BUT_THE_NEWLINE = """
+import json, resource, sys
+from pathlib import Path
+from tracebridge.journal.writer import Journal
+journal, other = Journal(Path(sys.argv[1])), Journal(Path(sys.argv[1]))
+event = b'{"timestamp":"2026-02-06T22:10:00Z","event_type":"thinking","session_id":"s","turn":%d}\\n'
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+written = [journal.append("s", event % 0), other.append("s", event % 1)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 * len(event % 0) - 1, hard))
+written.append(journal.append("s", event % 2))
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+first, then = (journal, other) if sys.argv[2] == "same" else (other, journal)
+written += [first.append("s", event % 3), then.append("s", event % 4)]
+print(json.dumps([written, dict(journal.trouble.counts)]))
+"""
+
+
+@pytest.mark.parametrize("next_writer", ["same", "other"])
+def test_an_event_of_which_only_the_newline_could_not_be_written_is_there_once(
+    next_writer: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_BUT_THE_NEWLINE, str(tmp_path), next_writer],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout) == [[True] * 5, {}]
+    with (tmp_path / "session-s" / "events.jsonl").open("rb") as file:
+        events = [entry.event.turn for entry in read_journal(file, 0) if entry.event is not None]
+    assert events == [0, 1, 2, 3, 4]
 
 
 def test_a_trace_folder_that_cannot_be_made_costs_events_and_nothing_else(tmp_path: Path) -> None:
@@ -282,9 +299,7 @@ def test_each_kind_of_trouble_is_logged_once(tmp_path: Path, caplog: pytest.LogC
     assert "ENOTDIR" in caplog.text
 
 
-def test_recording_goes_on_in_a_new_file_when_someone_removed_the_folder(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recording_goes_on_in_a_new_file_when_someone_removed_the_folder(journal: Journal) -> None:
     file = journal.file("s")
     now_ns = time.monotonic_ns()
     file.append(line(n=0), now_ns)
@@ -292,7 +307,7 @@ def test_recording_goes_on_in_a_new_file_when_someone_removed_the_folder(
     path.unlink()
     path.parent.rmdir()
     file.append(line(n=1), now_ns + 1_000_000_000)
-    assert [event["n"] for event in read(journal, "s")] == [1]
+    assert [event["n"] for event in read(journal, "s")] == [0, 1]
 
 
 def test_a_descriptor_that_something_else_closed_and_reused_is_left_alone(journal: Journal, tmp_path: Path) -> None:

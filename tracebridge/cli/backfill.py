@@ -35,9 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Deliver the folder."""
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
+    from tracebridge.journal.file_system import check_file_system
 
     settings = settings_of(arguments)
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
+    check_file_system(settings.trace_dir)
     sessions = _count_sessions(arguments.dir)
     state = State(layout.state_file(settings.trace_dir))
     state.folder(arguments.dir)

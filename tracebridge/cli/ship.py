@@ -34,7 +34,10 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Deliver."""
+    from tracebridge.journal.file_system import check_file_system
+
     settings = settings_of(arguments)
+    check_file_system(settings.trace_dir)
     if not settings.enabled_sinks and not arguments.sink:
         nowhere = f"{settings.source}: no sink but the journal is switched on, so there is nothing to deliver"
         print("[]" if arguments.json else nowhere)

@@ -68,5 +68,5 @@ def prior_end(path: Path, known_since_ns: int) -> int:
 
 def all_announced(trace_dir: Path) -> bool:
     """Whether every session of a folder was begun by a writer of ours since `opened.log` was."""
-    announced, _ = OpenedLog(trace_dir).tail()
-    return {folder.name for folder in layout.session_folders(trace_dir)} <= set(announced)
+    announced = set(OpenedLog(trace_dir).tail().names)
+    return all(folder.name in announced for folder in layout.session_folders(trace_dir))

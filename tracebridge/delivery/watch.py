@@ -18,7 +18,7 @@ from tracebridge.assembler.deadlines import Deadlines
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
-from tracebridge.journal.opened import OpenedLog
+from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import Narrowing, SessionStream
 
@@ -56,7 +56,7 @@ class SessionWatch:
         self._policy = policy
         self._narrowing = narrowing
         self._log = OpenedLog(trace_dir)
-        self._log_offset = 0
+        self._log_position = LogPosition()
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
         self._scanned: set[int] = set()
@@ -77,10 +77,15 @@ class SessionWatch:
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S and not self._found:
             self._scanned.clear()
         self._folders = self._state.folders()
-        opened, self._log_offset = self._log.tail(self._log_offset)
+        opened = self._log.tail(self._log_position)
+        self._log_position = opened.position
+        if opened.is_another:
+            # some names may have stood in the old one only, also of sessions that writers hold
+            self._scanned.discard(self._main_folder)
+            self._known.discard(self._main_folder)
         # the first scan asks for itself who holds what, as the log names every session since it was begun
         if self._scanned_at:
-            for name in opened:
+            for name in opened.names:
                 self._name(SessionKey(self._main_folder, name))
         for number, path in self._folders.items():
             if number not in self._scanned:
@@ -240,7 +245,7 @@ def _size_of(path: Path | str) -> int:
 def _is_held(events: str) -> bool:
     """Whether a writer holds the journal."""
     try:
-        descriptor = os.open(events, os.O_RDONLY)
+        descriptor = os.open(events, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -256,7 +261,7 @@ def _is_quiet(stream: SessionStream) -> bool:
     again before it grows. Half a line at its end, of a writer that died, is not waited for.
     """
     try:
-        descriptor = os.open(stream.path, os.O_RDONLY)
+        descriptor = os.open(stream.path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return True
     except OSError:

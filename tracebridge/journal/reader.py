@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
@@ -11,7 +12,8 @@ from tracebridge import jsonvalue
 from tracebridge.event import Event, NotAnEventError, event_from_json
 
 _CHUNK: Final = 1 << 18
-_EVENT_BEGINS: Final = b'{"timestamp":'
+_EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_type":')
+"""How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
 
 
 class JournalLine(msgspec.Struct, frozen=True):
@@ -34,15 +36,13 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
     Memory is bounded by the longest line.
     """
     for start, end, text in _lines(file, offset):
-        stripped = text.strip()
-        if not stripped:
+        if not text.strip():
             continue
+        lines = _parsed(start, end, text)
         if text.endswith(b"\n"):
-            yield _parsed(start, end, stripped)
-            continue
-        unfinished = _parsed(start, end, stripped)
-        if not unfinished.problem:
-            yield unfinished
+            yield from lines
+        else:
+            yield from (unfinished for unfinished in lines if not unfinished.problem)
 
 
 def _lines(file: BinaryIO, offset: int) -> Iterator[tuple[int, int, bytes]]:
@@ -64,20 +64,33 @@ def _lines(file: BinaryIO, offset: int) -> Iterator[tuple[int, int, bytes]]:
         yield offset, offset + len(text), text
 
 
-def _parsed(start: int, end: int, text: bytes) -> JournalLine:
+def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
     try:
-        return JournalLine(start, end, event_from_json(jsonvalue.decode(text)))
+        yield JournalLine(start, end, event_from_json(jsonvalue.decode(text)))
+        return
     except NotAnEventError as error:
-        return JournalLine(start, end, None, f"not an event: {error}")
+        yield JournalLine(start, end, None, f"not an event: {error}")
+        return
     except ValueError as error:
         broken = f"not JSON: {error}"
     # a neighbour's half line may stand before a whole event that was written after it
-    begin = text.rfind(_EVENT_BEGINS)
-    while begin > 0:
-        try:
-            event = event_from_json(jsonvalue.decode(text[begin:]))
-        except ValueError:
-            begin = text.rfind(_EVENT_BEGINS, 0, begin)
+    for begin in sorted((found.start() for found in _EVENT_BEGINS.finditer(text, 1)), reverse=True):
+        event = _event(text[begin:])
+        if event is None:
+            continue
+        before = list(_parsed(start, start + begin, text[:begin]))
+        if before[-1].event is None:
+            yield JournalLine(start, end, event, f"{begin} bytes of an unfinished event before a whole one")
         else:
-            return JournalLine(start, end, event, f"{begin} bytes of an unfinished event before a whole one")
-    return JournalLine(start, end, None, broken)
+            # of the event before, only the newline could not be written
+            yield from before
+            yield JournalLine(start + begin, end, event)
+        return
+    yield JournalLine(start, end, None, broken)
+
+
+def _event(text: bytes) -> Event | None:
+    try:
+        return event_from_json(jsonvalue.decode(text))
+    except ValueError:
+        return None

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tracebridge import jsonvalue
+from tracebridge.errors import UnsupportedFileSystemError
 from tracebridge.fork import call_in_forked_child
 from tracebridge.journal.writer import Journal
 from tracebridge.policy import keeps_session
@@ -133,7 +134,8 @@ class Tracer:
     def flush(self, timeout: float = FLUSH_S) -> int:
         """Wait for delivery, at most `timeout` seconds; return how many events are left."""
         try:
-            self._start_shipper()
+            if self._is_folder_good():
+                self._start_shipper()
             return 0 if self._shipper is None else self._shipper.flush(timeout)
         except Exception as error:
             self.report(error)
@@ -159,6 +161,8 @@ class Tracer:
         try:
             if not self.settings.enabled or not keeps_session(self.settings.capture, session_id):
                 return None
+            if not self._is_folder_good():
+                return None
             self._start_shipper()
             return Run(
                 session_id=session_id,
@@ -178,6 +182,14 @@ class Tracer:
     def report(self, error: BaseException) -> None:
         """Count an error of tracebridge itself."""
         self.trouble.report("tracing", error, _OWN_FAULT)
+
+    def _is_folder_good(self) -> bool:
+        try:
+            self._journal.check_folder()
+        except UnsupportedFileSystemError as error:
+            self.trouble.report("trace_dir", error, "Nothing is recorded; the agent is not concerned")
+            return False
+        return True
 
     def _start_shipper(self) -> None:
         if not self._is_shipper_wanted or self._shipper is not None:
