@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -344,6 +345,16 @@ def test_a_folder_has_one_number_by_whatever_way_it_is_named(path: Path, tmp_pat
     (tmp_path / "link").symlink_to("old")
     assert state.folder(tmp_path / "old") == state.folder(tmp_path / "link") == state.folder(tmp_path / "x/../old")
     assert state.folders() == {1: (tmp_path / "old").resolve()}
+    state.close()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_known_by_its_bytes(path: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"tr\xffces")
+    odd.mkdir()
+    state = State(path)
+    number = state.folder(odd)
+    assert state.folder(odd) == number
+    assert state.folders() == {number: odd.resolve()}
     state.close()
 
 

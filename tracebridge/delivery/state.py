@@ -5,6 +5,7 @@ It follows what is open, what is in flight and which sessions are kept, never th
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -204,14 +205,14 @@ class State:
 
     def folder(self, path: Path) -> int:
         """The number of a folder of sessions; from now on shippers read it too."""
-        name = str(path.resolve())
+        name = _name_of(path.resolve())
         self._file.db.execute("INSERT OR IGNORE INTO folder (path, since_ns) VALUES (?, ?)", (name, time.time_ns()))
         return self._number("SELECT id FROM folder WHERE path = ?", name)
 
     def folders(self) -> dict[int, Path]:
         """Every folder that is read, by number."""
         rows = self._file.db.execute("SELECT id, path FROM folder ORDER BY id")
-        return {int(number): Path(path) for number, path in rows}
+        return {int(number): _path_of(name) for number, name in rows}
 
     def known_since_ns(self, target: int, backfilled: int | None = None) -> int:
         """Since when this state knows all that a target was sent: of the trace folder, or of a backfilled one."""
@@ -438,7 +439,7 @@ class State:
             "SELECT path, session, offset, problem FROM problem JOIN folder ON folder.id = problem.folder"
             " ORDER BY path, session, offset"
         )
-        return [(Path(path), session, offset, problem) for path, session, offset, problem in rows]
+        return [(_path_of(name), session, offset, problem) for name, session, offset, problem in rows]
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
 
@@ -481,5 +482,19 @@ class State:
             self._count(target, "confirmed_events", sum(ref.events for ref in refs))
             self._count(target, "confirmed_requests", 1)
 
-    def _number(self, query: str, *values: int | str) -> int:
+    def _number(self, query: str, *values: int | str | bytes) -> int:
         return int(self._file.db.execute(query, values).fetchone()[0])
+
+
+def _name_of(path: Path) -> str | bytes:
+    """A path as SQLite can hold it: one that is not valid UTF-8 as its bytes."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return name
+
+
+def _path_of(name: str | bytes) -> Path:
+    return Path(os.fsdecode(name))
