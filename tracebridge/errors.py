@@ -19,6 +19,10 @@ class StateError(TracebridgeError):
     """The delivery state cannot be used: it is newer than this tracebridge, not ours, or damaged."""
 
 
+class ForkedError(TracebridgeError):
+    """Something cannot be used in this process, because of what its parent was using when it forked."""
+
+
 class UnsupportedFileSystemError(TracebridgeError):
     """The trace folder lies where locks and appends cannot be relied on."""
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tracebridge.delivery.connection import Connection
 from tracebridge.errors import StateError
 from tracebridge.session_stream import Cursor
 
@@ -146,22 +147,24 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class State:
     """One connection to the state. One thread at a time uses it; any number of threads and processes hold their own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_s: float = _BUSY_S) -> None:
         """Open the state, creating it if there is none.
+
+        Other connections' transactions are waited for at most `busy_s`, each time.
 
         Raises:
             StateError: the file is newer than this tracebridge, not a tracebridge state, or damaged.
+            ForkedError: this process was forked at a moment that keeps it from using the state.
         """
         self._path = path
+        self._busy_s = busy_s
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db = Connection(path, busy_s)
         except sqlite3.DatabaseError as error:
             raise _unusable(path, error) from error
         try:
-            # a power cut may cost the last batches' entries, which then count as never sent; a crash costs nothing
             self._keep_a_write_ahead_log()
-            self._db.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
         except BaseException as error:
             self._db.close()
@@ -352,7 +355,7 @@ class State:
     # --- the file itself --------------------------------------------------------------------------------------------
 
     def _keep_a_write_ahead_log(self) -> None:
-        deadline = time.monotonic() + _BUSY_S
+        deadline = time.monotonic() + self._busy_s
         while True:
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
@@ -381,13 +384,14 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with self._db.unforked():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def _insert(self, target: int, batch: Batch) -> Batch:
         written_ns = time.time_ns()
