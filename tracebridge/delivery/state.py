@@ -19,7 +19,7 @@ from tracebridge.errors import StateError
 from tracebridge.session_stream import Cursor
 
 SCHEMA_VERSION: Final = 1
-_BUSY_S: Final = 30.0
+BUSY_S: Final = 30.0
 """How long another connection's transaction is waited for, in seconds."""
 _APPLICATION_ID: Final = 0x54424447  # "TBDG": marks the file as ours
 
@@ -147,7 +147,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class State:
     """One connection to the state. One thread at a time uses it; any number of threads and processes hold their own."""
 
-    def __init__(self, path: Path, busy_s: float = _BUSY_S) -> None:
+    def __init__(self, path: Path, busy_s: float = BUSY_S) -> None:
         """Open the state, creating it if there is none.
 
         Other connections' transactions are waited for at most `busy_s`, each time.
