@@ -34,7 +34,7 @@ sys.exit(main())
 _HAND_OVER_S: Final = 5.0
 _POLL_S: Final = 0.1
 _COUNT_S: Final = 0.2
-_LONGEST_WORDS: Final = 2000
+_LONGEST_WORDS: Final = 1000
 
 
 def log_file(trace_dir: Path) -> Path:
@@ -135,11 +135,12 @@ class DetachedShipper:
     def _attend(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
         with process.stderr as words:
-            said = words.read(_LONGEST_WORDS)
+            lines = words.read().decode("utf-8", "replace").split("\n")
         code = process.wait()
         if code:
-            what = said.decode("utf-8", "replace").strip() or f"it ended with exit code {code}"
-            self._report(NotStartedError(f"the process that ships could not be started: {what}"))
+            # of a trace, what it came to
+            what = next((line for line in reversed(lines) if line.strip()), f"it ended with exit code {code}")
+            self._report(NotStartedError(f"the process that ships could not be started: {what[:_LONGEST_WORDS]}"))
 
 
 def _send(connection: socket.socket, content: bytes) -> None:

@@ -16,7 +16,7 @@ from tracebridge.delivery.pace import FullSpeed
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 
-IDLE_S: Final = 5.0
+IDLE_S: Final = 3.0
 """For how long everything must have been delivered, and nobody have written, in seconds."""
 _POLL_S: Final = 0.5
 _ACQUIRE_ATTEMPTS: Final = 10
