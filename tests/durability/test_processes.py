@@ -69,7 +69,7 @@ def work(number):
     say("served")
     if options["recycled"]:
         os._exit(0)  # as billiard ends its children: no exit handler runs
-    stopping.wait(60)
+    stopping.wait(600)
     record(f"last-words-{number}")
     sys.exit(0)
 
@@ -312,7 +312,7 @@ def test_eight_workers_a_follower_and_kills_of_whoever_ships_lose_and_double_not
     with (
         LockWatch(workplace, "otel") as lock,
         workplace.start("ship", "--follow", stderr=subprocess.DEVNULL) as follower,
-        prefork(workplace, preload=preload, workers=8, requests=40, threads=4) as gunicorn,
+        prefork(workplace, preload=preload, workers=8, requests=12, threads=4) as gunicorn,
     ):
         gunicorn.wait_until_settled(8)
         follower.terminate()
