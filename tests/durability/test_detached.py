@@ -254,7 +254,7 @@ def test_when_it_is_killed_the_next_run_starts_another_and_nothing_is_doubled(
     assert holder(workplace) not in (None, pid)
 
 
-@pytest.mark.parametrize("executable", ["", "/usr/sbin/some-application-server"])
+@pytest.mark.parametrize("executable", ["", pytest.param("/usr/sbin/some-application-server", marks=pytest.mark.slow)])
 def test_an_embedded_interpreter_is_found_beside_its_library(workplace: Workplace, executable: str) -> None:
     told, _ = run_agent(workplace, "a", sys={"executable": executable})
     assert told["trouble"] == {}

@@ -171,7 +171,10 @@ def test_a_sudden_end_is_immediate_and_the_next_agent_delivers_what_was_recorded
     assert_delivered_once(workplace, {"a": SPANS, "b": SPANS})
 
 
-@pytest.mark.parametrize("trouble", ["down", "hanging", "slow", "resetting", "refusing"])
+@pytest.mark.parametrize(
+    "trouble",
+    ["down", "hanging", "resetting", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slow", "refusing"))],
+)
 def test_a_backend_in_trouble_delays_the_end_for_the_timeout_and_gets_the_rest_the_next_time(
     workplace: Workplace, devserver: DevServer, trouble: str
 ) -> None:
@@ -202,7 +205,7 @@ def test_a_backend_in_trouble_delays_the_end_for_the_timeout_and_gets_the_rest_t
 
 
 @pytest.mark.parametrize("accepts", [True, False], ids=["swallows all", "never accepts"])
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", pytest.param("grpc", marks=pytest.mark.slow)])
 def test_a_port_that_never_answers_delays_the_end_for_the_timeout_only(
     tmp_path: Path, accepts: bool, protocol: str
 ) -> None:

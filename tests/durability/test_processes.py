@@ -212,14 +212,24 @@ class LockWatch:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.01):
-            try:
-                inode = self._path.stat().st_ino
-            except FileNotFoundError:
-                continue
-            lines = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
-            pids = [int(line[4]) for line in lines if line[3] == "WRITE" and line[5].endswith(f":{inode}")]
+            pids = self._pids()
+            if len(pids) > 1:
+                # the kernel lists locks piece by piece, so that one which passes on meanwhile is there twice
+                pids &= self._pids()
             self.most_at_once = max(self.most_at_once, len(pids))
             self.holders += [pid for pid in pids if pid not in self.holders]
+
+    def _pids(self) -> set[int]:
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError:
+            return set()
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
+        return {
+            int(pid)
+            for _, kind, _, access, pid, file, *_ in locks
+            if (kind, access) == ("POSIX", "WRITE") and file.endswith(f":{inode}")
+        }
 
 
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
@@ -264,7 +274,9 @@ def record(workplace: Workplace, session: str) -> None:
     tracer.shutdown()
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize(
+    "method", ["spawn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "fork"))]
+)
 def test_multiprocessing_delivers_everything_once(workplace: Workplace, tmp_path: Path, method: str) -> None:
     program = tmp_path / "program.py"
     program.write_text(MULTIPROCESSING)
@@ -328,5 +340,5 @@ def test_eight_workers_a_follower_and_kills_of_whoever_ships_lose_and_double_not
             assert_everything_is_delivered_once(workplace)
         if gunicorn.process.poll() is None:
             os.killpg(gunicorn.process.pid, signal.SIGKILL)
-    assert lock.most_at_once == 1
+    assert lock.most_at_once == 1, lock.holders
     assert len(lock.holders) >= 4

@@ -121,7 +121,8 @@ class _Held:
     """The lock files that this process holds open. A forked child holds none of its parent's locks."""
 
     def __init__(self) -> None:
-        self.guard = threading.Lock()
+        # reentrant, as a signal handler of the agent may record, and look who ships, in the middle of a recording
+        self.guard = threading.RLock()
         self._pid = os.getpid()
         self._paths: set[str] = set()
 
@@ -132,4 +133,4 @@ class _Held:
 
 
 _HELD = _Held()
-os.register_at_fork(after_in_child=lambda: setattr(_HELD, "guard", threading.Lock()))
+os.register_at_fork(after_in_child=lambda: setattr(_HELD, "guard", threading.RLock()))
