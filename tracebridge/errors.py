@@ -19,8 +19,16 @@ class StateError(TracebridgeError):
     """The delivery state cannot be used: it is newer than this tracebridge, not ours, or damaged."""
 
 
+class PassingStateError(StateError):
+    """The delivery state cannot be used at the moment: the disk is full, say, or the file was deleted."""
+
+
 class DamagedStateError(StateError):
     """The file of the delivery state is damaged: a shipper moves it away and makes a new one."""
+
+
+class ForkedError(TracebridgeError):
+    """Something cannot be used in this process, because of what its parent was using when it forked."""
 
 
 class UnsupportedFileSystemError(TracebridgeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
@@ -32,6 +33,11 @@ class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which what was accepted can be read, as a rule; the server stores in the background."""
     ca_file: str = ""
     """A PEM file with the authority that signed the server's certificate, if it is not a public one."""
+
+    def __post_init__(self) -> None:
+        """Fix a relative path: another process may open it, from elsewhere."""
+        if self.ca_file:
+            msgspec.structs.force_setattr(self, "ca_file", os.path.abspath(self.ca_file))
 
     @property
     def base_url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -91,7 +92,11 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where the spans can be read back; without it the sink cannot be validated."""
 
     def __post_init__(self) -> None:
-        """Check what a type cannot say."""
+        """Check what a type cannot say, and fix relative paths: another process may open them, from elsewhere."""
+        for name in ("certificate", "client_certificate", "client_key"):
+            path = getattr(self, name)
+            if path:
+                msgspec.structs.force_setattr(self, name, os.path.abspath(path))
         if self.protocol == "http/protobuf":
             _check_url("endpoint", self.url)
         if self.client_key and not self.client_certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,7 +15,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from tracebridge.errors import ConfigurationError
+from tracebridge.errors import ConfigurationError, ForkedError
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import partial_success, says_too_large, shortened
 from tracebridge_otlp.http_transport import Certificates, Compression
@@ -83,7 +84,9 @@ class GrpcTransport:
 
         Raises:
             ConfigurationError: a certificate cannot be loaded, or a header cannot be sent.
+            ForkedError: a parent of this process used gRPC before it forked.
         """
+        _FIRST_USE.check()
         url = endpoint if "://" in endpoint else f"http://{endpoint}"
         self._place = without_credentials(url)
         self._redact = Redactor(headers.values(), url)
@@ -119,6 +122,25 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the connections."""
         self._channel.close()
+
+
+class _FirstUse:
+    """The process in which gRPC was first used.
+
+    In a child that is forked after that, gRPC's threads are missing and its locks may be held for ever: calls fail or
+    hang, whatever its own fork handlers are set to do.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+
+    def check(self) -> None:
+        self._pid = self._pid or os.getpid()
+        if self._pid != os.getpid():
+            raise ForkedError("gRPC cannot be used in this process, because its parent used it before it forked.")
+
+
+_FIRST_USE = _FirstUse()
 
 
 def receipt_of_call(failure: CallFailure) -> Receipt:

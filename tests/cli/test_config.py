@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cli.conftest import Run
-from tests.workplace import Workplace
+from tests.workplace import Workplace, environment
 
 
 def write(path: Path, trace_dir: str) -> Path:
@@ -75,3 +77,19 @@ def test_show_masks_secrets_and_shows_the_rest(run: Run, workplace: Workplace) -
     shown = yaml.safe_load(ran.out)["agent_trace"]["sinks"]["langfuse"]
     assert (shown["host"], shown["public_key"]) == ("http://127.0.0.1:9", "pk-nobody")
     assert shown["secret_key"]
+
+
+@pytest.mark.parametrize("command", [("config", "show"), ("config", "check"), ("ship",)])
+def test_a_configuration_comes_from_standard_input_too(tmp_path: Path, command: tuple[str, ...]) -> None:
+    text = f"agent_trace:\n  trace_dir: {tmp_path}\n"
+
+    def run_with(text: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "tracebridge", "--config", "-", *command]
+        return subprocess.run(
+            program, input=text, env=environment(), capture_output=True, text=True, timeout=30, check=False
+        )
+
+    ran = run_with(text)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "standard input" in ran.stdout
+    assert "standard input, line 3" in run_with(text + "  oops: 1\n").stderr

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.config.conftest import Load
 from tests.config.sink_types import registry
-from tracebridge.config import load, show
+from tracebridge.config import load, reveal, show
 
 
 def test_the_effective_configuration_tells_every_value_and_its_origin(
@@ -91,4 +91,28 @@ def test_what_is_shown_loads_as_the_same_settings(
     again = load(path, {}, sink_types=registry())
     assert msgspec.structs.replace(again, source="", origins={}) == msgspec.structs.replace(
         settings, source="", origins={}
+    )
+
+
+@given(
+    key=st.text(),
+    regions=st.lists(st.text() | st.sampled_from(["${A}", "$${", "\U0001f600", "\x7f", "null", "1e3"])),
+    attributes=st.dictionaries(st.text(), st.sampled_from(["on", "1", "${A}", "a: #b"])),
+)
+def test_what_is_revealed_loads_as_the_same_settings_with_the_secrets(
+    key: str, regions: list[str], attributes: dict[str, str]
+) -> None:
+    written = {name: value.replace("${", "$${") for name, value in attributes.items()}
+    sink: dict[str, object] = {
+        "key": key.replace("${", "$${"),
+        "regions": [text.replace("${", "$${") for text in regions],
+    }
+    sink |= {"attributes": written, "reader": {"type": "web", "url": "http://r"}, "policy": {"include_thinking": False}}
+    section = {"sinks": {"collector": sink, "off": {"type": "nowhere", "enabled": False}}, "max_content_length": None}
+    settings = load({"agent_trace": section}, {}, sink_types=registry())
+    again = load(reveal(settings), {"COLLECTOR_HOST": "from the environment"}, sink_types=registry())
+    assert again.source == "standard input"
+    assert again.sinks == settings.enabled_sinks
+    assert msgspec.structs.replace(again, source="", origins={}, sinks=()) == msgspec.structs.replace(
+        settings, source="", origins={}, sinks=()
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +18,8 @@ import pytest
 from tests.delivery.file_backend import FileBackend, FileSink, settings_for, stored
 from tests.delivery.rig import write_session
 from tracebridge.config import Settings
-from tracebridge.delivery.background import BackgroundShipper
+from tracebridge.delivery.background import LOCK_CHECK_S, BackgroundShipper
+from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.sink import Outcome, Receipt
 
@@ -93,7 +96,93 @@ def test_a_sink_that_cannot_be_opened_holds_up_no_other_and_is_told(
         assert shipper.flush(5) > 0
         assert elapsed(began) < 4, "nobody waits for a sink that is given up"
         assert shipper.troubles() == {"broken": "RuntimeError: this sink has a defect"}
-    assert "sink broken is not shipped to any more" in caplog.text
+    told = [record for record in caplog.records if "sink broken is not shipped to" in record.getMessage()]
+    assert len(told) == 1, "it was tried again, and told once"
+
+
+def test_a_sink_that_fails_for_a_while_is_shipped_to_again_without_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(tmp_path, sink=FileBackend())
+    write_session(settings.trace_dir, "a")
+    locks = layout.locks_folder(settings.trace_dir)
+    locks.parent.mkdir(parents=True)
+    locks.touch()  # a file where the folder should be
+    with shipping(settings) as shipper:
+        assert shipper.flush(5) > 0
+        assert "FileExistsError" in shipper.troubles()["sink"]
+        locks.unlink()
+        assert shipper.flush(10) == 0
+        assert shipper.troubles() == {}
+    assert len(stored(tmp_path / "sink")) == SPANS
+    assert "sink sink is shipped to again" in caplog.text
+
+
+def test_a_newer_state_is_not_touched_not_waited_for_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(tmp_path, sink=FileBackend())
+    write_session(settings.trace_dir, "a")
+    file = layout.state_file(settings.trace_dir)
+    State(file).close()
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with shipping(settings) as shipper:
+        began = time.monotonic()
+        assert [shipper.flush(5) > 0 for _ in range(3)] == [True] * 3
+        assert elapsed(began) < 4
+        assert shipper.is_hopeless()
+    assert caplog.text.count("written by a newer tracebridge") == 1
+    assert stored(tmp_path / "sink") == []
+
+
+@pytest.mark.parametrize("deleted", ["the lock", "all locks", "the state folder", "the trace folder"])
+def test_a_shipper_whose_lock_file_is_deleted_gives_up_and_competes_for_the_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, deleted: str
+) -> None:
+    settings = settings_of(tmp_path, sink=FileBackend())
+    write_session(settings.trace_dir, "a")
+    lock = layout.locks_folder(settings.trace_dir) / "sink.lock"
+    paths = {
+        "the lock": lock,
+        "all locks": lock.parent,
+        "the state folder": lock.parent.parent,
+        "the trace folder": settings.trace_dir,
+    }
+    with shipping(settings) as first:
+        assert first.flush(10) == 0
+        if paths[deleted].is_dir():
+            shutil.rmtree(paths[deleted])
+        else:
+            lock.unlink()
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with subprocess.Popen(
+            [sys.executable, "-c", _HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "held\n", "it can lock a new file"
+            until(lambda: "were replaced" in caplog.text, "the first one knows", LOCK_CHECK_S + 2)
+            write_session(settings.trace_dir, "b")
+            assert first.flush(0.5) > 0, "the first one ships no more"
+            second.communicate("")
+        assert first.flush(10) == 0
+    assert {span.session_id for span in stored(tmp_path / "sink")} == {"a", "b"}
+    if "lock" in deleted:
+        assert len(stored(tmp_path / "sink")) == 2 * SPANS
+
+
+def test_a_trace_folder_that_was_deleted_is_not_made_again_by_who_ships(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of(tmp_path, sink=FileBackend())
+    write_session(settings.trace_dir, "a")
+    with shipping(settings) as shipper:
+        assert shipper.flush(10) == 0
+        shutil.rmtree(settings.trace_dir)
+        until(lambda: "were replaced" in caplog.text, "it knows", LOCK_CHECK_S + 2)
+        assert shipper.flush(10) == 0
+    assert not settings.trace_dir.exists()
 
 
 def test_a_request_that_raises_is_settled_and_sent_again(tmp_path: Path) -> None:
@@ -150,7 +239,7 @@ def test_stop_keeps_its_time_while_a_request_hangs_and_what_is_left_goes_out_the
         began = time.monotonic()
         assert shipper.stop(0.5) == EVENTS
         assert elapsed(began) < 3
-        until(lambda: not shipper.is_alive(), "its threads end")
+        until(lambda: not any(thread.name == "tracebridge-sink" for thread in threading.enumerate()), "it ends")
     until(lambda: len(stored(tmp_path / "sink")) == SPANS, "the request that hung is answered after all")
     with shipping(settings) as again:
         assert again.flush(10) == 0

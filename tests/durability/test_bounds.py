@@ -43,7 +43,9 @@ def counted_calls(watching: Watching) -> Iterator[Counter[str]]:
         counts["lines"] += event == "line" and frame.f_globals.get("__name__", "").startswith("tracebridge.")
         return on_line
 
-    watching.state._file.db.set_trace_callback(lambda statement: counts.update([statement.split()[0]]))
+    with watching.state._file.db.unforked() as raw:
+        pass
+    raw.set_trace_callback(lambda statement: counts.update([statement.split()[0]]))
     sys.setprofile(on_event)
     sys.settrace(on_line)
     try:
@@ -51,7 +53,7 @@ def counted_calls(watching: Watching) -> Iterator[Counter[str]]:
     finally:
         sys.settrace(None)
         sys.setprofile(None)
-        watching.state._file.db.set_trace_callback(None)
+        raw.set_trace_callback(None)
 
 
 def look(watching: Watching) -> None:

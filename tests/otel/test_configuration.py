@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,3 +141,10 @@ def test_a_wrong_setting_is_refused_by_name(sink: dict[str, Any], words: str) ->
     with pytest.raises(ConfigurationError) as caught:
         configured(sink, {})
     assert words in str(caught.value)
+
+
+def test_a_relative_certificate_is_found_from_elsewhere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = OtelSettings(certificate="ca.pem", client_certificate="a/../client.pem", client_key="/key.pem")
+    paths = (settings.certificate, settings.client_certificate, settings.client_key)
+    assert paths == (str(tmp_path / "ca.pem"), str(tmp_path / "client.pem"), "/key.pem")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(code: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -123,3 +123,29 @@ def test_flush_and_shutdown_may_be_called_at_any_time(tmp_path: Path) -> None:
     done = run(code + AGENT + code, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(events(tmp_path / "traces")) == 6
+
+
+FORKED_WHILE_CONFIGURING = """
+import os, signal, sys, threading, time
+import tracebridge
+from tracebridge import trace_session
+os.mkfifo("slow.yaml")
+os.environ["TRACEBRIDGE_CONFIG"] = "slow.yaml"
+threading.Thread(target=lambda: trace_session("first"), daemon=True).start()
+# once the pipe can be opened for writing, the thread is reading it
+descriptor = os.open("slow.yaml", os.O_WRONLY)
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    tracebridge.configure({"agent_trace": {"trace_dir": "traces"}})
+    with trace_session("child"):
+        pass
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_that_is_forked_while_the_default_tracer_is_made_does_not_hang(tmp_path: Path) -> None:
+    done = run(FORKED_WHILE_CONFIGURING, tmp_path)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+    assert {event["session_id"] for event in events(tmp_path / "traces")} == {"child"}

@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the configuration; else $TRACEBRIDGE_CONFIG, else ./tracebridge.yaml, else the defaults",
+        help="the configuration, - for standard input; else $TRACEBRIDGE_CONFIG, else ./tracebridge.yaml, else the "
+        "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (demo, ship, backfill, validate, status, prune, forget, config, devserver):

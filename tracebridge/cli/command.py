@@ -12,6 +12,8 @@ import msgspec
 from tracebridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracebridge.config import Settings, SinkSettings
 
 Commands = Any
@@ -29,15 +31,22 @@ def add_command(
     return parser
 
 
+def source_of(arguments: argparse.Namespace) -> Path | bytes | None:
+    """Where the configuration of the command stands; with `--config -`, what it says."""
+    from tracebridge.config import locate
+
+    return sys.stdin.buffer.read() if arguments.config == "-" else locate(arguments.config)
+
+
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """The settings that the command works with.
 
     Raises:
         ConfigurationError: the configuration has a mistake.
     """
-    from tracebridge.config import load, locate
+    from tracebridge.config import load
 
-    return load(locate(arguments.config))
+    return load(source_of(arguments))
 
 
 def chosen_sinks(settings: Settings, names: list[str] | None) -> tuple[SinkSettings, ...]:

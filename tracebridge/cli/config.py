@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tracebridge.cli.command import Commands, add_command, settings_of
+from tracebridge.cli.command import Commands, add_command, settings_of, source_of
 
 
 def add_to(commands: Commands) -> None:
@@ -36,10 +36,9 @@ def add_to(commands: Commands) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Name every mistake."""
-    from tracebridge.config import examine, locate
+    from tracebridge.config import examine
 
-    path = locate(arguments.config)
-    settings, findings = examine(path)
+    settings, findings = examine(source_of(arguments))
     for finding in findings:
         print(finding, file=sys.stderr)
     if settings is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,7 +12,11 @@ from tracebridge.cli.progress import progress
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
+    from tracebridge.delivery.background import BackgroundShipper
     from tracebridge.delivery.state import Account
+
+
+_LOOK_EVERY_S: Final = 0.5
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +59,18 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
     shipper.start()
     total, moved_at, confirmed = 0, time.monotonic(), -1
     with progress("delivering", "bytes") as bar:
-        while left := shipper.flush(0.5):
+        while left := _flush(shipper):
             pending = shipper.pending_bytes()
             total = max(total, pending)
             bar.update(total - pending, total)
             now_confirmed = sum(account.counters.get("confirmed_spans", 0) for account in _accounts(settings))
             if now_confirmed != confirmed:
                 confirmed, moved_at = now_confirmed, time.monotonic()
-            elif time.monotonic() - moved_at > patience_s:
+            elif time.monotonic() - moved_at > patience_s or shipper.is_hopeless():
                 break
     troubles = shipper.troubles()
     lefts = shipper.pending_by_sink() if left else {}
-    shipper.stop(0.0)
+    shipper.close()
     return [
         Delivered(
             sink=was.sink,
@@ -79,6 +83,15 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
         )
         for was, account in zip(before, _accounts(settings), strict=True)
     ]
+
+
+def _flush(shipper: BackgroundShipper) -> int:
+    began = time.monotonic()
+    left = shipper.flush(_LOOK_EVERY_S)
+    if left:
+        # a sink that cannot work is not waited for
+        time.sleep(max(0.0, began + _LOOK_EVERY_S - time.monotonic()))
+    return left
 
 
 def exit_code_of(delivered: list[Delivered]) -> int:

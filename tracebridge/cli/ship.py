@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,19 +16,32 @@ from tracebridge.cli.delivery import add_options, deliver_all, exit_code_of, pri
 if TYPE_CHECKING:
     from tracebridge.config import Settings
 
+LOG_CHECK_S: Final = 5.0
 _DESCRIPTION = """\
 Delivers everything in the trace folder that a sink has not got yet, then ends.
 
 With --follow it goes on until it is stopped, which is how delivery runs beside agents that are configured with
 `delivery: external`. Any number of agents and shippers may work on one trace folder: one of them ships to each sink,
 and another takes over when it ends.
+
+With --until-idle it goes on until everything is delivered and nobody has written for some seconds, and ends at once
+where another one does so already. This is what agents start that are configured with `delivery: process`.
 """
 
 
 def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "ship", run, "deliver what is recorded to every sink", _DESCRIPTION)
-    parser.add_argument("--follow", action="store_true", help="go on until stopped, whatever --patience says")
+    how_long = parser.add_mutually_exclusive_group()
+    how_long.add_argument("--follow", action="store_true", help="go on until stopped, whatever --patience says")
+    how_long.add_argument(
+        "--until-idle", action="store_true", help="go on until nobody writes and everything is delivered"
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="with --until-idle: go on in the background and write to .tracebridge/shipper.log in the trace folder",
+    )
     add_options(parser)
 
 
@@ -45,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     if arguments.follow:
         return _follow(settings)
+    if arguments.until_idle:
+        return _until_idle(settings, detached=arguments.detach)
 
     delivered = deliver_all(settings, arguments.patience)
     if arguments.json:
@@ -55,22 +70,78 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _follow(settings: Settings) -> int:
-    import signal
-
     from tracebridge.delivery.background import BackgroundShipper
     from tracebridge.delivery.pace import FullSpeed
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    log = _log()
+    stopping = _stopped_by_signals()
     shipper = BackgroundShipper(settings, FullSpeed)
     shipper.start()
-    names = ", ".join(sink.name for sink in settings.enabled_sinks)
-    logging.getLogger("tracebridge").info("following %s, delivering to %s", settings.trace_dir, names)
-    while not stopped.wait(1.0) and shipper.is_alive():
-        pass
-    left = shipper.stop(settings.shutdown_timeout)
-    if left:
-        logging.getLogger("tracebridge").warning("stopped with %d events left; they are delivered the next time", left)
-    return 0 if stopped.is_set() else 1
+    log.info("following %s, delivering to %s", settings.trace_dir, _names(settings))
+    stopping.wait()
+    shipper.stop(settings.shutdown_timeout)
+    return 0
+
+
+def _until_idle(settings: Settings, *, detached: bool) -> int:
+    from tracebridge.delivery.detached import log_file
+    from tracebridge.delivery.lock import process_lock
+
+    if detached:
+        from tracebridge.cli.detachment import detach
+
+        if process_lock(settings.trace_dir).holder() is not None:
+            return 0
+        try:
+            detach(log_file(settings.trace_dir))
+        except OSError as error:
+            print(f"tracebridge: the process cannot go on in the background: {error}", file=sys.stderr)
+            return 2
+    # imported here: nothing of it may be there when the process forks
+    from tracebridge.delivery.lingering import ship_until_idle
+
+    log = _log()
+    stopping = _stopped_by_signals()
+    if detached:
+        _keep_log_short(stopping)
+    log.info("shipping from %s to %s until idle", settings.trace_dir, _names(settings))
+    try:
+        ended = "no more is to be done" if ship_until_idle(settings, stopping) else "another process does so already"
+    except OSError as error:
+        log.error("shipping has ended: %s", error)
+        return 2
+    log.info("shipping has ended: %s", "stopped" if stopping.is_set() else ended)
+    return 0
+
+
+def _log() -> logging.Logger:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", stream=sys.stderr
+    )
+    # of each request that it makes
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return logging.getLogger("tracebridge")
+
+
+def _stopped_by_signals() -> threading.Event:
+    import signal
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
+def _keep_log_short(stopping: threading.Event) -> None:
+    from tracebridge.cli.detachment import bound_log
+
+    def keep() -> None:
+        while not stopping.wait(LOG_CHECK_S):
+            bound_log()
+
+    bound_log()
+    threading.Thread(target=keep, name="tracebridge-log", daemon=True).start()
+
+
+def _names(settings: Settings) -> str:
+    return ", ".join(sink.name for sink in settings.enabled_sinks)

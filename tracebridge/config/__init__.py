@@ -1,6 +1,6 @@
 """The configuration: one YAML section, `agent_trace`, read into typed settings."""
 
-from tracebridge.config.effective import show
+from tracebridge.config.effective import reveal, show
 from tracebridge.config.loader import DEFAULT_FILE, PATH_VARIABLE, Source, examine, load, locate
 from tracebridge.config.mistake import Mistake
 from tracebridge.config.settings import Delivery, Settings, SinkSettings, TraceScope
@@ -17,5 +17,6 @@ __all__ = [
     "examine",
     "load",
     "locate",
+    "reveal",
     "show",
 ]

@@ -1,10 +1,10 @@
-"""Shows the effective configuration, without what is secret."""
+"""Renders the effective configuration: for people, without what is secret, or whole for another process."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
@@ -38,12 +38,35 @@ def show(settings: Settings) -> str:
 
     Comments tell where each value came from.
     """
-    capture = msgspec.structs.asdict(settings.capture)
-    core = {key: _plain(capture.get(key, getattr(settings, key, None))) for key in _CORE_KEYS}
-    sinks = {JOURNAL_TYPE: _journal(settings)} | {sink.name: _sink(sink) for sink in settings.sinks}
     lines = [f"# source: {settings.source}", f"{SECTION}:"]
-    lines += _lines(core | {"sinks": sinks}, SECTION, settings.origins)
+    lines += _lines(_section(settings, lambda _: MASK), SECTION, settings.origins)
     return "\n".join(lines) + "\n"
+
+
+def reveal(settings: Settings) -> bytes:
+    """Return the effective configuration as JSON that loads as the same settings, with its secrets in plain text.
+
+    It is for the standard input of a process, never for a disk, an argument or the environment. Sinks that are switched
+    off are left out.
+    """
+    settings = msgspec.structs.replace(settings, sinks=settings.enabled_sinks)
+    return json.dumps({SECTION: _unexpanded(_section(settings, Secret.reveal))}).encode()
+
+
+def _unexpanded(value: Any) -> Any:
+    """The value, such that loading expands nothing in it."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: _unexpanded(item) for key, item in value.items()}
+    return [_unexpanded(item) for item in value] if isinstance(value, list) else value
+
+
+def _section(settings: Settings, secret: Callable[[Secret], str]) -> dict[str, Any]:
+    capture = msgspec.structs.asdict(settings.capture)
+    core = {key: _plain(capture.get(key, getattr(settings, key, None)), secret) for key in _CORE_KEYS}
+    sinks = {sink.name: _sink(sink, secret) for sink in settings.sinks}
+    return core | {"sinks": {JOURNAL_TYPE: _journal(settings)} | sinks}
 
 
 def _journal(settings: Settings) -> dict[str, Any]:
@@ -51,25 +74,25 @@ def _journal(settings: Settings) -> dict[str, Any]:
     return shown if settings.keep_journal else shown | {"spool_keep": settings.spool_keep}
 
 
-def _sink(sink: SinkSettings) -> dict[str, Any]:
+def _sink(sink: SinkSettings, secret: Callable[[Secret], str]) -> dict[str, Any]:
     shown = {"type": sink.type, "enabled": sink.enabled}
-    own = {} if sink.settings is None else _plain(sink.settings)
-    return shown | own | {"policy": _plain(sink.policy)}
+    own = {} if sink.settings is None else _plain(sink.settings, secret)
+    return shown | own | {"policy": _plain(sink.policy, secret)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, secret: Callable[[Secret], str]) -> Any:
     if isinstance(value, Secret):
-        return MASK
+        return secret(value)
     if isinstance(value, msgspec.Struct):
         config = value.__struct_config__
         tag = {config.tag_field: config.tag} if config.tag_field else {}
         fields = msgspec.structs.fields(value)
         given = {field.encode_name: getattr(value, field.name) for field in fields}
-        return tag | {key: _plain(item) for key, item in given.items() if item is not msgspec.UNSET}
+        return tag | {key: _plain(item, secret) for key, item in given.items() if item is not msgspec.UNSET}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, secret) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [_plain(item, secret) for item in value]
     if isinstance(value, Enum):
         return value.value
     return str(value) if isinstance(value, PurePath) else value

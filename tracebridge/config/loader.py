@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -23,8 +24,8 @@ PATH_VARIABLE: Final = "TRACEBRIDGE_CONFIG"
 DEFAULT_FILE: Final = "tracebridge.yaml"
 """The file, in the current directory, that is read when none is named."""
 
-Source = str | PathLike[str] | Mapping[str, Any] | None
-"""A file's path; a mapping of the same form as the file; or None for the defaults."""
+Source = str | PathLike[str] | bytes | Mapping[str, Any] | None
+"""A file's path, or its content; a mapping of the same form as the file; or None for the defaults."""
 
 
 def locate(option: str | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -69,6 +70,8 @@ def examine(
 def _name(source: Source) -> str:
     if source is None:
         return "defaults"
+    if isinstance(source, bytes):
+        return "standard input"
     return "configuration" if isinstance(source, Mapping) else fspath(source)
 
 
@@ -77,12 +80,24 @@ def _document(source: Source) -> Document:
         return from_mapping({SECTION: {}}, SECTION)
     if isinstance(source, Mapping):
         return from_mapping(source, SECTION)
+    if isinstance(source, bytes):
+        return _document_of(source)
     try:
         content = Path(source).read_bytes()
     except FileNotFoundError:
         raise MalformedError("there is no such file", f"create it, or correct --config or ${PATH_VARIABLE}") from None
     except OSError as error:
         raise MalformedError(f"the file cannot be read ({error.strerror})", "name a readable file") from None
+    return from_yaml(decode(content), SECTION)
+
+
+def _document_of(content: bytes) -> Document:
+    if content.startswith(b"{"):
+        # nearly all JSON is YAML, but not what it makes of characters beyond U+FFFF
+        try:
+            return from_mapping(json.loads(content), SECTION)
+        except ValueError:
+            pass
     return from_yaml(decode(content), SECTION)
 
 

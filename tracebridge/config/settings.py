@@ -11,8 +11,9 @@ import msgspec
 from tracebridge.policy import Policy
 from tracebridge.sink import Capabilities, Reader, Sink, SinkType
 
-Delivery = Literal["thread", "external"]
-"""In a background thread of the agent's process, or wherever an operator runs `tracebridge ship`."""
+Delivery = Literal["thread", "process", "external"]
+"""In a background thread of the agent's process, in a process that is started for it and outlives the agent until it
+has nothing more to do, or wherever an operator runs `tracebridge ship`."""
 
 TraceScope = Literal["turn", "session"]
 """What one trace spans."""

@@ -14,8 +14,8 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from tracebridge.delivery.lock import ShipperLock
-from tracebridge.delivery.state_file import SCHEMA_VERSION, StateFile, begin_anew
-from tracebridge.errors import DamagedStateError, StateError
+from tracebridge.delivery.state_file import BUSY_S, SCHEMA_VERSION, StateFile, begin_anew
+from tracebridge.errors import DamagedStateError, PassingStateError
 from tracebridge.session_stream import Cursor
 from tracebridge.span import Span
 
@@ -128,15 +128,18 @@ class Target(msgspec.Struct, frozen=True):
 class State:
     """One connection to the state. One thread at a time uses it; any number of threads and processes hold their own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_s: float = BUSY_S) -> None:
         """Open the state, creating it if there is none and upgrading it if it is older.
+
+        Other connections' transactions are waited for at most `busy_s`, each time.
 
         Raises:
             DamagedStateError: the file is damaged.
+            ForkedError: this process was forked at a moment that keeps it from using the state.
             StateError: the file is newer than this tracebridge, not a tracebridge state, or out of reach. Every other
                 method raises it too, once the file is deleted or replaced.
         """
-        self._file = StateFile(path)
+        self._file = StateFile(path, busy_s)
 
     @classmethod
     def for_shipping(cls, path: Path) -> State:
@@ -151,7 +154,7 @@ class State:
             pass
         rebuilding = ShipperLock(path.parent / "locks" / _REBUILDING)
         if not rebuilding.acquire():
-            raise StateError(f"{path}: another process is beginning a new delivery state")
+            raise PassingStateError(f"{path}: another process is beginning a new delivery state")
         try:
             try:
                 return cls._sound(path)  # another process was faster

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tracebridge.errors import DamagedStateError, StateError
+from tracebridge.delivery.connection import Connection
+from tracebridge.errors import DamagedStateError, PassingStateError, StateError
 
 SCHEMA_VERSION: Final = 2
-_BUSY_S: Final = 30.0
+BUSY_S: Final = 30.0
 """How long another connection's transaction is waited for, in seconds."""
 _APPLICATION_ID: Final = 0x54424447  # "TBDG": marks the file as ours
 _DAMAGE: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
-_LARGEST_LOG: Final = 64 << 20
 
 _SCHEMA: Final = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -103,24 +103,26 @@ _TABLES: Final = frozenset(
 class StateFile:
     """One connection to the file. One thread at a time uses it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_s: float = BUSY_S) -> None:
         """Open the file, creating it if there is none and upgrading it if it is older.
+
+        Other connections' transactions are waited for at most `busy_s`, each time.
 
         Raises:
             DamagedStateError: SQLite cannot make sense of the file.
-            StateError: the file is newer than this tracebridge, not a tracebridge state, or out of reach.
+            PassingStateError: the file is out of reach at the moment.
+            StateError: the file is newer than this tracebridge, or not a tracebridge state.
+            ForkedError: this process was forked at a moment that keeps it from using the state.
         """
         self.path = path
+        self._busy_s = busy_s
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._connection = Connection(path, busy_s)
         except sqlite3.DatabaseError as error:
             raise _unusable(path, error) from error
         try:
-            # a power cut may cost the last batches' entries, which then count as never sent; a crash costs nothing
             self._keep_a_write_ahead_log()
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
             self._identity = _identity(path)
             self._prepare()
         except BaseException as error:
@@ -130,29 +132,30 @@ class StateFile:
             raise
 
     @property
-    def db(self) -> sqlite3.Connection:
+    def db(self) -> Connection:
         """The connection.
 
         Raises:
-            StateError: the file was deleted or replaced since it was opened; what is written to it would be lost.
+            PassingStateError: the file was deleted or replaced since it was opened; what is written to it would be
+                lost.
         """
         if _identity(self.path) != self._identity:
-            raise StateError(f"{self.path}: the delivery state was deleted or replaced while it was in use")
+            raise PassingStateError(f"{self.path}: the delivery state was deleted or replaced while it was in use")
         return self._connection
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """All of what is done inside happens, or nothing."""
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-        except BaseException:
-            # a full disk has rolled it back already
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        with self.db.unforked() as unforked:
+            unforked.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                # a full disk has rolled it back already
+                if unforked.in_transaction:
+                    unforked.execute("ROLLBACK")
+                raise
+            unforked.execute("COMMIT")
 
     def check(self) -> None:
         """Look through the whole file.
@@ -174,7 +177,7 @@ class StateFile:
         self._connection.close()
 
     def _keep_a_write_ahead_log(self) -> None:
-        deadline = time.monotonic() + _BUSY_S
+        deadline = time.monotonic() + self._busy_s
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -225,12 +228,12 @@ def begin_anew(path: Path) -> None:
     os.replace(fresh, path)
 
 
-def _run(db: sqlite3.Connection, statements: str) -> None:
+def _run(db: Connection, statements: str) -> None:
     for statement in statements.split(";"):
         db.execute(statement)
 
 
-def _pragma(db: sqlite3.Connection, name: str) -> int:
+def _pragma(db: Connection, name: str) -> int:
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
 
@@ -247,7 +250,7 @@ def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN)
     if code & 0xFF in _DAMAGE:
         return DamagedStateError(_words(path, str(error)))
-    return StateError(f"{path}: the delivery state cannot be used at the moment ({error}).")
+    return PassingStateError(f"{path}: the delivery state cannot be used at the moment ({error}).")
 
 
 def _words(path: Path, what: str) -> str:

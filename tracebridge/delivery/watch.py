@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from tracebridge.assembler.deadlines import Deadlines
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
+from tracebridge.journal.held import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import Narrowing, SessionStream
@@ -158,7 +158,7 @@ class SessionWatch:
             if self._keeps(path, key.name):
                 found.append(key.name)
                 self._found_bytes += size - position if size > position else size
-        elif is_first and _is_held(events):
+        elif is_first and is_held(events):
             self._name(key)
         elif mark is not None and mark.deadline_ns is not None:
             self._waiting.set(key, mark.deadline_ns)
@@ -242,39 +242,10 @@ def _size_of(path: Path | str) -> int:
         return 0
 
 
-def _is_held(events: str) -> bool:
-    """Whether a writer holds the journal."""
-    try:
-        descriptor = os.open(events, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return not _can_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _is_quiet(stream: SessionStream) -> bool:
     """Whether no writer holds the journal and all of it was read.
 
     A writer announces a session only once it holds its lock, so one that is free and fully read will be announced
     again before it grows. Half a line at its end, of a writer that died, is not waited for.
     """
-    try:
-        descriptor = os.open(stream.path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        return _can_lock(descriptor) and _size_of(stream.path) in (0, stream.end)
-    finally:
-        os.close(descriptor)
-
-
-def _can_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    return not is_held(stream.path) and _size_of(stream.path) in (0, stream.end)

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tracebridge.errors import ConfigurationError
+from tracebridge.fork import call_in_forked_child
 from tracebridge.recording.tracer import FLUSH_S, Tracer
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ class _Default:
 
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
-        self._lock = threading.Lock()
+        # reentrant, as a signal handler of the agent may be the first to record, or come in between
+        self._lock = threading.RLock()
+        call_in_forked_child(self._after_fork)
 
     def get(self) -> Tracer:
         """Return the default tracer; it is made of the file that is found if nobody called `configure`."""
@@ -32,7 +35,9 @@ class _Default:
             return tracer
         with self._lock:
             if self.tracer is None:
-                self.tracer = _found()
+                found = _found()
+                # unless a signal handler has been faster
+                self.tracer = self.tracer or found
             return self.tracer
 
     def replace(self, tracer: Tracer) -> None:
@@ -41,6 +46,10 @@ class _Default:
             before, self.tracer = self.tracer, tracer
         if before is not None:
             before.shutdown()
+
+    def _after_fork(self) -> None:
+        # the thread that held it may not exist here
+        self._lock = threading.RLock()
 
 
 def configure(source: str | PathLike[str] | Mapping[str, Any] | None = None) -> Tracer:

@@ -430,7 +430,7 @@ class Session:
         took_ms = (now_ns - self._started_ns) / 1e6
         run.record(SESSION_END, data, self._place, self._place.span_id, None, now_ns, took_ms)
         self._write_metadata(run, {**self._attributes, "outcome": self.outcome})
-        run.close_file()
+        self._tracer.close_run(run)
 
     def _write_metadata(self, run: Run, known: dict[str, Any]) -> None:
         run.write_metadata(self._place.clock.timestamp(self._started_ns), self.metadata, known)

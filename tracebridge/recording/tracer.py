@@ -27,14 +27,24 @@ if TYPE_CHECKING:
 FLUSH_S: Final = 30.0
 """How long `flush` waits by default."""
 
+START_AGAIN_S: Final = 30.0
+"""When it is tried again to start delivering, in seconds."""
+
 _OWN_FAULT: Final = "The agent is not concerned, but something was not recorded; please report it"
 
 
+_DELIVERY: Final = "Recording goes on; what is not delivered stays in the trace folder, for `tracebridge ship` or later"
+
+
 class Shipper(Protocol):
-    """What delivers the journal in the background of the agent's process."""
+    """What delivers the journal: in the background of the agent's process, or in a process that it starts."""
 
     def start(self) -> None:
         """Start delivering."""
+        ...
+
+    def notice(self) -> None:
+        """A run begins or has ended: see to it that somebody delivers."""
         ...
 
     def flush(self, timeout: float) -> int:
@@ -42,7 +52,7 @@ class Shipper(Protocol):
         ...
 
     def stop(self, timeout: float) -> int:
-        """Deliver for at most `timeout` seconds more, then stop; return how many events are left."""
+        """Deliver for at most `timeout` seconds more, then stop; say in the log, and return, what is left."""
         ...
 
 
@@ -83,7 +93,8 @@ class Tracer:
         self._capture = Capture(self.settings.capture)
         self._journal = Journal(self.settings.trace_dir, trouble=self.trouble)
         self._shipper: Shipper | None = None
-        self._is_shipper_wanted = self.settings.delivery == "thread" and bool(self.settings.enabled_sinks)
+        self._is_shipper_wanted = self.settings.delivery != "external" and bool(self.settings.enabled_sinks)
+        self._start_at = 0.0
         self._lock = threading.RLock()
         call_in_forked_child(self._after_fork)
 
@@ -132,11 +143,15 @@ class Tracer:
         return Turn(session, user_input, extra)
 
     def flush(self, timeout: float = FLUSH_S) -> int:
-        """Wait for delivery, at most `timeout` seconds; return how many events are left."""
+        """Wait for delivery, at most `timeout` seconds.
+
+        Returns how many events are left, as far as they could be counted in the time; they stay in the journal.
+        """
         try:
-            if self._is_folder_good():
-                self._start_shipper()
-            return 0 if self._shipper is None else self._shipper.flush(timeout)
+            if not self._is_folder_good():
+                return 0
+            shipper = self._started_shipper()
+            return 0 if shipper is None else shipper.flush(timeout)
         except Exception as error:
             self.report(error)
             return 0
@@ -163,7 +178,7 @@ class Tracer:
                 return None
             if not self._is_folder_good():
                 return None
-            self._start_shipper()
+            self._see_to_delivery()
             return Run(
                 session_id=session_id,
                 journal=self._journal,
@@ -174,6 +189,11 @@ class Tracer:
         except Exception as error:
             self.report(error)
             return None
+
+    def close_run(self, run: Run) -> None:
+        """A run has ended: let go of its file, and see to it that it is delivered."""
+        run.close_file()
+        self._see_to_delivery()
 
     def clock(self) -> Clock:
         """Return a clock for a new run or turn."""
@@ -191,28 +211,41 @@ class Tracer:
             return False
         return True
 
-    def _start_shipper(self) -> None:
-        if not self._is_shipper_wanted or self._shipper is not None:
-            return
-        with self._lock:
-            if not self._is_shipper_wanted or self._shipper is not None:
-                return
-            try:
-                # imported here: it brings SQLite, which a process that only records does not need
-                from tracebridge.delivery.background import BackgroundShipper
+    def _see_to_delivery(self) -> None:
+        shipper = self._started_shipper()
+        if shipper is not None:
+            shipper.notice()
 
-                shipper: Shipper = BackgroundShipper(self.settings)
+    def _started_shipper(self) -> Shipper | None:
+        if self._shipper is not None or not self._is_shipper_wanted:
+            return self._shipper
+        with self._lock:
+            if self._shipper is not None or not self._is_shipper_wanted or time.monotonic() < self._start_at:
+                return self._shipper
+            try:
+                shipper = self._new_shipper()
                 shipper.start()
             except Exception as error:
-                self._is_shipper_wanted = False
-                self.trouble.report(
-                    "delivery",
-                    error,
-                    "Recording goes on; deliver with `tracebridge ship` once the cause is gone",
-                )
-                return
+                # too many threads, say
+                self._start_at = time.monotonic() + START_AGAIN_S
+                self._could_not_deliver(error)
+                return None
             self._shipper = shipper
             atexit.register(self.shutdown)
+            return shipper
+
+    def _new_shipper(self) -> Shipper:
+        # imported here: the one brings SQLite, which a process that only records does not need
+        if self.settings.delivery == "process":
+            from tracebridge.delivery.detached import DetachedShipper
+
+            return DetachedShipper(self.settings, self._could_not_deliver)
+        from tracebridge.delivery.background import BackgroundShipper
+
+        return BackgroundShipper(self.settings)
+
+    def _could_not_deliver(self, error: Exception) -> None:
+        self.trouble.report("delivery", error, _DELIVERY)
 
     def _after_fork(self) -> None:
         self.ids.forget()
