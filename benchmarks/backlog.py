@@ -5,7 +5,7 @@
 Writes sessions of usual LLM and tool calls to a temporary folder until they are as large as that (so the disk must have
 room for them; they are deleted at the end), and ships them, at full speed and in a process of its own, through the
 `otel` sink to a server on loopback, in another process, that takes everything and keeps nothing. One line in the middle
-is as long as `--longest-line-mb` says. The limit is 200 MB and ten times the longest line.
+is as long as `--longest-line-mb` says, and no policy cuts it. The limit is 200 MB and ten times the longest line.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def measure(folder: Path, quiet: bool) -> dict[str, Any]:
         sinks = {"otel": {"enabled": True, "endpoint": endpoint}}
         config = folder / "tracebridge.yaml"
         # JSON is YAML
-        config.write_text(json.dumps({"agent_trace": {"trace_dir": str(folder / "traces"), "sinks": sinks}}))
+        section = {"trace_dir": str(folder / "traces"), "max_content_length": 10**9, "sinks": sinks}
+        config.write_text(json.dumps({"agent_trace": section}))
         path = os.pathsep.join((str(ROOT), str(ROOT / "adapters")))
         child = subprocess.Popen(
             [sys.executable, __file__, "--child", str(config)],
