@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
@@ -272,6 +276,41 @@ def test_without_a_reader_a_state_that_is_gone_though_there_was_a_shipper_is_not
     shipper.close()
     assert rig.counters()["possible_repeats"] == 7
     assert "the state that knew what was delivered is gone" in caplog.text
+
+
+def test_many_sessions_without_a_span_are_written_down_in_pieces_and_not_all_held_at_once(rig: Rig) -> None:
+    for number in range(1200):
+        write_session(rig.trace_dir, f"s{number}", turns=0, end=False)
+    shipper = rig.shipper()
+    most = 0
+    done = False
+    while not done:
+        done = shipper.round().is_done
+        most = max(most, len(shipper._watch._growing))
+    shipper.close()
+    state = rig.state()
+    assert len(state.positions(1, 1)) == 1200
+    state.close()
+    assert most <= 501
+
+
+def test_a_shipper_that_cannot_begin_leaves_nothing_open(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a", end=False)
+    rig.ship()
+    state = rig.state()
+    refs = b"\xc1"  # no msgpack: what a batch in flight was made of cannot be told
+    state._file.db.execute(
+        "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs)"
+        " VALUES (1, 'unsent', 0, 1, 1, ?, ?)",
+        (refs, refs),
+    )
+    state.close()
+    before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+    threads = threading.active_count()
+    with pytest.raises(msgspec.DecodeError):
+        rig.shipper()
+    until(lambda: threading.active_count() <= threads)
+    assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_arrive(rig: Rig) -> None:

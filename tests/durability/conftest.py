@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -68,8 +67,6 @@ class CountedServer:
 @pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountedServer]:
     file = tmp_path_factory.mktemp("backend") / "backend.sqlite"
-    # a client that is gone while it sends is what these tests are about, and the server logs each with a traceback
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     with DevServer(db=file) as server:
         counted = CountedServer(server, file)
         yield counted

@@ -13,6 +13,7 @@ import pytest
 from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, settings_for, stored
 from tests.delivery.rig import LONG_AGO, Rig, write_session
 from tracebridge.errors import BackendError, ConfigurationError
+from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Query
 from tracebridge.span import Span
@@ -24,7 +25,9 @@ SPANS = 7
 class WatchedBackend(FileBackend):
     """Its reader calls `before_read` each time that something is read."""
 
-    before_read: Callable[[], None]
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_read: Callable[[], object] = int
 
     def open_reader(self, settings: msgspec.Struct) -> WatchedReader:  # type: ignore[override]
         assert isinstance(settings, FileSettings)
@@ -61,6 +64,19 @@ def rewrite(rig: Rig, change: Callable[[Span], Span | None]) -> None:
     """Change what the backend stores; None takes a span away."""
     kept = [changed for span in stored(rig.file) if (changed := change(span)) is not None]
     rig.file.write_bytes(b"".join(msgspec.json.encode(span) + b"\n" for span in kept))
+
+
+@pytest.mark.parametrize("content", ["", "half a li", "not an event\n"])
+def test_journals_that_hold_no_event_are_no_comparison_and_no_pass(rig: Rig, content: str) -> None:
+    events = layout.events_file(layout.session_folder(rig.trace_dir, "died-at-once"))
+    events.parent.mkdir(parents=True)
+    events.write_text(content)
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions) == (2, 0)
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions) == (0, 1)
 
 
 def test_what_was_delivered_is_clean(rig: Rig) -> None:

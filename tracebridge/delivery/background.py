@@ -250,29 +250,39 @@ class _Lane:
             self._sink, self._trace_dir, self._pace, had_shipper=self._lock.was_held_before
         )
         try:
-            state = os.stat(layout.state_file(self._trace_dir))
-            began = checked_at = time.monotonic()
-            while not self._stopping:
-                with self._changed:
-                    asked = self._asked
-                round_ = shipper.round(asked)
-                self.trouble = shipper.trouble
-                if round_.is_done:
-                    self._catch_up(asked)
-                if round_.is_done or time.monotonic() - began > STEADY_S:
-                    self._works()
-                self._count_bytes(shipper)
-                if time.monotonic() - checked_at > LOCK_CHECK_S:
-                    checked_at = time.monotonic()
-                    if not (self._lock.is_in_place() and _is_at(state, layout.state_file(self._trace_dir))):
-                        self._was_replaced = True
-                        log.warning("sink %s: the files in %s were replaced", self.name, self._trace_dir)
-                        return
-                if not self._stopping:
-                    shipper.wait(min(round_.wait_s, LOCK_CHECK_S))
+            self._ship_with(shipper)
+        except PassingStateError:
+            if layout.state_file(self._trace_dir).exists() and self._lock.is_in_place():
+                raise
+            self._find_replaced()
         finally:
             self._shipper = None
             shipper.close()
+
+    def _ship_with(self, shipper: Shipper) -> None:
+        state = os.stat(layout.state_file(self._trace_dir))
+        began = checked_at = time.monotonic()
+        while not self._stopping:
+            with self._changed:
+                asked = self._asked
+            round_ = shipper.round(asked)
+            self.trouble = shipper.trouble
+            if round_.is_done:
+                self._catch_up(asked)
+            if round_.is_done or time.monotonic() - began > STEADY_S:
+                self._works()
+            self._count_bytes(shipper)
+            if time.monotonic() - checked_at > LOCK_CHECK_S:
+                checked_at = time.monotonic()
+                if not (self._lock.is_in_place() and _is_at(state, layout.state_file(self._trace_dir))):
+                    self._find_replaced()
+                    return
+            if not self._stopping:
+                shipper.wait(min(round_.wait_s, LOCK_CHECK_S))
+
+    def _find_replaced(self) -> None:
+        self._was_replaced = True
+        log.warning("sink %s: the files in %s were replaced", self.name, self._trace_dir)
 
     def _wait_for_lock(self) -> bool:
         """Wait until no other process ships to this sink; False when stopped before."""

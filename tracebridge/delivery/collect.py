@@ -19,6 +19,9 @@ from tracebridge.span import Span
 TARGET_BYTES: Final = 1 << 20
 """Encoded bytes at which a batch is full, if the backend does not take less."""
 
+_MOST_SESSIONS: Final = 500
+"""How many sessions are read between two transactions: they are held in memory until their cursors are written down."""
+
 log = logging.getLogger("tracebridge")
 
 
@@ -84,16 +87,18 @@ class Collector:
 
     @property
     def has_more(self) -> bool:
-        """Whether the last `collect` stopped because its batch was full."""
-        return self._current is not None
+        """Whether the last `collect` stopped because it had enough."""
+        return self._current is not None or self._sessions is not None
 
     def collect(self) -> Collected:
         """Read on until a batch is full or all that is unread was read; an empty result means there was nothing."""
         draft = _Draft(self._max_bytes, self._max_spans)
         moved: dict[SessionKey, SessionStream] = {}
         problems: list[JournalProblem] = []
-        while not draft.is_full and (reading := self._current or self._next()) is not None:
-            self._current = reading
+        while not draft.is_full and len(moved) < _MOST_SESSIONS:
+            reading = self._current = self._current or self._next()
+            if reading is None:
+                break
             try:
                 for step in reading.steps:
                     self._pace.tick()
@@ -128,13 +133,14 @@ class Collector:
         for key, stream in self._sessions:
             held = self._held(key, stream)
             if held is not None:
-                return _Reading(key, stream, stream.steps(), held, stream.may_be_held_already)
+                # asked before the file is read: what is written meanwhile must not be given up unseen
+                return _Reading(key, stream, stream.steps(), held, stream.may_be_held_already, time.time_ns())
             self.has_skipped = True
         self._sessions = None
         return None
 
     def _finish(self, reading: _Reading, draft: _Draft, moved: dict[SessionKey, SessionStream]) -> None:
-        given_up = reading.stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS)
+        given_up = reading.stream.expire(reading.began_ns - INCOMPLETE_GRACE_NS)
         if given_up:
             moved[reading.key] = reading.stream
             self._add(given_up, reading, draft)
@@ -169,6 +175,8 @@ class _Reading(NamedTuple):
     held: frozenset[SpanId]
     is_older: bool
     """Whether its events are older than the state."""
+    began_ns: int
+    """When reading began, by the wall clock."""
 
 
 class _Draft:

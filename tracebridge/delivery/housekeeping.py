@@ -58,7 +58,8 @@ class Housekeeping:
         has_named = False
         while not self._stopping.is_set():
             try:
-                if self._lock.acquire():
+                # a folder that was deleted by somebody is made again by who writes events, not by who tidies up
+                if (self._settings.trace_dir.exists() or not has_named) and self._lock.acquire():
                     try:
                         has_named = has_named or self._name_switched_off()
                         if self._settings.keep_journal:
@@ -67,7 +68,9 @@ class Housekeeping:
                     finally:
                         self._lock.release()
             except (TracebridgeError, OSError, sqlite3.Error) as error:
-                self._say(f"{type(error).__name__}: {error}")
+                # where nothing is to be deleted, the shippers have the same trouble and tell it
+                if not self._settings.keep_journal:
+                    self._say(f"{type(error).__name__}: {error}")
             except Exception:  # a defect of ours, which must not end silently, nor reach the agent
                 log.exception("the housekeeping of %s has failed, and is tried again", self._settings.trace_dir)
             self._pace.idle()

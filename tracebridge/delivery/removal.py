@@ -201,6 +201,7 @@ class Removal:
     def _verified(self, candidate: _Candidate, readable: list[_Owed]) -> str:
         """Read the journal, and back from every sink that can be read what is owed to it; why not, or empty."""
         stream = SessionStream(layout.events_file(candidate.folder), _everything)
+        began_ns = time.time_ns()
         refs: list[SpanRef] = []
         try:
             for step in stream.steps():
@@ -212,7 +213,7 @@ class Removal:
                     refs = []
         except OSError as error:
             return f"its file cannot be read: {error}"
-        refs += map(SpanRef.of, stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS))
+        refs += map(SpanRef.of, stream.expire(began_ns - INCOMPLETE_GRACE_NS))
         if not stream.is_idle:
             return "its last run is not over"
         return self._not_shown(refs, readable)

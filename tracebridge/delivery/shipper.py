@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -75,12 +76,19 @@ class Shipper:
         self._capabilities = settings.capabilities
         self._name = settings.name
         self._pace = pace
-        self._sink = settings.open_sink()
-        try:
+        with ExitStack() as opened:
+            self._sink = settings.open_sink()
+            opened.callback(self._sink.close)
             self._state = State.for_shipping(layout.state_file(trace_dir))
-        except BaseException:
-            self._sink.close()
-            raise
+            opened.callback(self._state.close)
+            self._senders = Senders(MAX_IN_FLIGHT, f"tracebridge-{settings.name}-send")
+            opened.callback(self._senders.close)
+            self._begin(settings, trace_dir, had_shipper=had_shipper)
+            # from here on it is `close` that closes them
+            opened.pop_all()
+
+    def _begin(self, settings: SinkSettings, trace_dir: Path, *, had_shipper: bool) -> None:
+        """Take up what the last shipper left."""
         self._read_back = ReadBack(settings.open_reader)
         self._target = self._state.target(settings.name, settings.endpoint)
         self._state.switched_on(self._target)
@@ -96,11 +104,10 @@ class Shipper:
             self._watch,
             self._encoded,
             self._held,
-            pace,
+            self._pace,
             max_bytes=self._capabilities.max_request_bytes,
             max_spans=self._capabilities.max_request_spans,
         )
-        self._senders = Senders(MAX_IN_FLIGHT, f"tracebridge-{settings.name}-send")
         self._sending: dict[Future[Receipt], _Sent] = {}
         self._answered = threading.Event()
         self._ready: deque[Batch] = deque()

@@ -8,8 +8,10 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -76,6 +78,11 @@ class FaultyApp:
             await self._app(scope, receive, send)
             return
         self._counts.add(f"{scope['method']} {self._template(scope)}")
+        # of a client that died while it was sending, nothing is stored
+        with suppress(ClientDisconnect):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._faults.decide(f"{scope['method']} {scope['path']}")
         if fault is None:
             await self._app(scope, receive, send)

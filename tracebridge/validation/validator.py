@@ -128,6 +128,9 @@ class Validator:
             if not expected.is_closed:
                 tally.could_not_compare("still open: its last run has not ended", session_id)
                 return True
+            if not expected.spans:
+                # its writer died before the first event: there is nothing to compare, which is no comparison
+                return True
             comparison = self._compared(expected, session_id, deadline)
             is_outdated = expected.is_outdated
         except OSError as error:
@@ -202,8 +205,10 @@ def _expected(journals: Iterable[_Journal], policy: Policy) -> _Expected:
     is_closed = True
     for journal in journals:
         stream = SessionStream(layout.events_file(journal.folder), partial(policies.apply, policy))
+        # asked before the file is read: what is written meanwhile must not be given up unseen
+        began_ns = time.time_ns()
         found = [span for step in stream.steps() for span in step.spans]
-        found += stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS)
+        found += stream.expire(began_ns - INCOMPLETE_GRACE_NS)
         # the same run may lie in two folders, one a copy of the other; a backend should hold it once
         known = {_id(span) for span in spans}
         spans += [span for span in found if _id(span) not in known]
