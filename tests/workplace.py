@@ -131,8 +131,9 @@ def langfuse(server: DevServer, **changes: Any) -> dict[str, Any]:
 
 
 def otel(server: DevServer, **changes: Any) -> dict[str, Any]:
-    """An `otel` sink on a development backend."""
-    return {"endpoint": server.url, "reader": {"type": "jaeger", "url": server.url}, **changes}
+    """An `otel` sink on a development backend, which stores before it answers."""
+    reader = {"type": "jaeger", "url": server.url, "visibility_lag": 0.01}
+    return {"endpoint": server.url, "reader": reader, **changes}
 
 
 def both(server: DevServer) -> dict[str, Any]:

@@ -144,6 +144,17 @@ def test_a_backend_that_shows_nothing_at_all_is_waited_for_longer(settlement: Se
     assert not settled.is_proven
 
 
+def test_what_was_seen_is_known_to_the_settlement_that_takes_over(settlement: Settlement, backend: Backend) -> None:
+    settlement.add(batch(1), sent_at=0.0)
+    settlement.accepted(batch(9), sent_at=2 * LAG_S)
+    backend.shown_from = {9: 2 * LAG_S}
+    assert settle(settlement, backend, 3 * LAG_S) == []
+    second = Settlement(LAG_S, settlement.witnesses)
+    second.add(batch(1), sent_at=0.0)
+    (settled,) = settle(second, backend, 4 * LAG_S)
+    assert (settled.absent, settled.is_proven) == ((0,), True)
+
+
 def test_a_backend_that_cannot_be_read_settles_nothing_and_loses_nothing(
     settlement: Settlement, backend: Backend
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tracebridge.assembler import Checkpoint
 from tracebridge.assembler.assemble import OpenEvent, OpenRun
-from tracebridge.delivery.state import SCHEMA_VERSION, Advance, Batch, SpanRef, State
+from tracebridge.delivery.state import SCHEMA_VERSION, Advance, Batch, SpanRef, State, Witness
 from tracebridge.errors import StateError
 from tracebridge.session_stream import Cursor
 
@@ -337,6 +337,20 @@ def test_every_span_of_a_batch_ends_up_confirmed_or_dead_and_is_counted_once(pat
     (letter,) = state.dead_letters(target)
     assert (letter.sink, letter.reason, letter.ref) == ("otel", "too odd", ref(3))
     state.close()
+
+
+def test_witnesses_are_kept_until_others_take_their_place(path: Path) -> None:
+    state = State(path)
+    target = state.target("otel", "http://a")
+    assert state.witnesses(target) == ()
+    both = (Witness(ref(1), 2.5), Witness(ref(2), 3.5, 4.5))
+    state.keep_witnesses(target, both)
+    state.close()
+    after = State(path)
+    assert after.witnesses(target) == both
+    after.keep_witnesses(target, ())
+    assert after.witnesses(target) == ()
+    after.close()
 
 
 def test_a_folder_has_one_number_by_whatever_way_it_is_named(path: Path, tmp_path: Path) -> None:

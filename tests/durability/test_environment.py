@@ -506,7 +506,8 @@ def test_descriptors_of_a_tracer_that_is_dropped_are_given_back(tmp_path: Path) 
     for number in range(5):
         contextvars.Context().run(leave_a_session_open, number)
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # an earlier test may have let go of something only now
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_files_are_made_with_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:

@@ -56,8 +56,7 @@ def workplace(tmp_path: Path, server: DevServer, sink: str) -> Workplace:
     server.clear()
     settings = {
         "langfuse": langfuse(server, visibility_lag=LAG_S, timeout=TIMEOUT_S),
-        "otel": otel(server, timeout=TIMEOUT_S)
-        | {"reader": {"type": "jaeger", "url": server.url, "visibility_lag": LAG_S}},
+        "otel": otel(server, timeout=TIMEOUT_S, reader={"type": "jaeger", "url": server.url, "visibility_lag": LAG_S}),
     }
     return Workplace(tmp_path / "here", {sink: settings[sink]})
 

@@ -48,7 +48,7 @@ def test_writers_on_a_full_disk_cost_nobody_an_event(tmp_path: Path) -> None:
     outcome = apart(scenarios.kill_writers_on_a_full_disk, tmp_path, 12)
     account = outcome.result
     check(account)
-    assert account["rounds"] > 3
+    assert account["rounds"] > 1
     assert account["torn"] > 0, "there were half lines"
     assert account["told"] > 20
 

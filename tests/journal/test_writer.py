@@ -154,7 +154,7 @@ def test_no_more_files_are_open_than_allowed(tmp_path: Path) -> None:
         journal.append(f"s{number}", line(n=number))
         assert open_descriptors() - before <= 5
     journal.close()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before, "fewer, if an earlier test has let go of something only now"
 
 
 def test_the_files_that_are_used_stay_open(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tracebridge.delivery.state import Batch, SpanRef
+from tracebridge.delivery.state import Batch, SpanRef, Witness
 from tracebridge.sink import Query, Reader
 
 LONELY_LAGS: Final = 60.0
@@ -65,34 +65,23 @@ class _Unsettled:
         return Settled(batch=self.batch, absent=tuple(self.missing), is_proven=is_proven, refused=self.refused)
 
 
-class _Witness(msgspec.Struct):
-    """A span that was accepted, to be looked for: once it shows, so must what was sent before it."""
-
-    ref: SpanRef
-    sent_at: float
-    seen_at: float = float("inf")
-
-    def proves(self, waiting: _Unsettled, lag_s: float, now: float) -> bool:
-        """Whether what still does not show of `waiting` at `now` never will."""
-        return self.could_prove(waiting, lag_s) and now >= self.seen_at + lag_s
-
-    def could_prove(self, waiting: _Unsettled, lag_s: float) -> bool:
-        """Whether it was sent late enough after `waiting`."""
-        return self.sent_at >= waiting.sent_at + lag_s
-
-
 class Settlement:
-    """The unsettled batches of one sink. Times are readings of one monotonic clock, in seconds."""
+    """The unsettled batches of one sink. Times are in seconds since the epoch, by a clock that never runs backwards."""
 
-    def __init__(self, lag_s: float) -> None:
-        """`lag_s` is the backend's declared visibility lag."""
+    def __init__(self, lag_s: float, witnesses: Iterable[Witness] = ()) -> None:
+        """`lag_s` is the backend's declared visibility lag, `witnesses` what an earlier settlement held."""
         self._lag_s = max(lag_s, _SHORTEST_LAG_S)
         self._unsettled: list[_Unsettled] = []
-        self._witnesses: list[_Witness] = []
+        self._witnesses = list(witnesses)
 
     def __len__(self) -> int:
         """How many batches wait."""
         return len(self._unsettled)
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """What the next settlement should know if this one ends now."""
+        return tuple(self._witnesses)
 
     def add(self, batch: Batch, sent_at: float, refused: str = "") -> None:
         """Take a batch that was sent at `sent_at`; `refused` is what the backend said if it took only a part."""
@@ -100,7 +89,7 @@ class Settlement:
 
     def accepted(self, batch: Batch, sent_at: float) -> None:
         """Hear of a batch that the backend has taken: it may come to prove that an earlier one is absent."""
-        witness = _Witness(batch.refs[0], sent_at)
+        witness = Witness(batch.refs[0], sent_at)
         helped = [waiting for waiting in self._unsettled if self._needs(witness, waiting)]
         if helped:
             self._witnesses.append(witness)
@@ -119,9 +108,9 @@ class Settlement:
         """
         due = [waiting for waiting in self._unsettled if waiting.look_at <= now]
         # the witnesses are read first: what does not show after one of them did is not on its way any more
-        for witness in self._witnesses if due else []:
-            if witness.seen_at > now and not missing(reader, [witness.ref]):
-                witness.seen_at = now
+        if due:
+            self._witnesses = [_seen(witness, reader, now) for witness in self._witnesses]
+        seen = [witness for witness in self._witnesses if witness.seen_at is not None]
         settled = []
         for waiting in due:
             waiting.missing = _still_missing(reader, waiting)
@@ -129,7 +118,7 @@ class Settlement:
             if verdict is not None:
                 settled.append(verdict)
                 self._unsettled.remove(waiting)
-            elif any(witness.seen_at <= now and self._could_prove(witness, waiting) for witness in self._witnesses):
+            elif any(self._could_prove(witness, waiting) for witness in seen):
                 waiting.look_in(self._lag_s, now)
             else:
                 waiting.look_later(now)
@@ -140,17 +129,23 @@ class Settlement:
         ]
         return settled
 
-    def _needs(self, witness: _Witness, waiting: _Unsettled) -> bool:
+    def _needs(self, witness: Witness, waiting: _Unsettled) -> bool:
         known = any(self._could_prove(other, waiting) for other in self._witnesses)
         return self._could_prove(witness, waiting) and not known
 
-    def _could_prove(self, witness: _Witness, waiting: _Unsettled) -> bool:
-        return witness.could_prove(waiting, self._lag_s)
+    def _could_prove(self, witness: Witness, waiting: _Unsettled) -> bool:
+        """Whether it was sent late enough after what waits."""
+        return witness.sent_at >= waiting.sent_at + self._lag_s
+
+    def _proves(self, witness: Witness, waiting: _Unsettled, now: float) -> bool:
+        """Whether what still does not show of `waiting` never will."""
+        has_shown = witness.seen_at is not None and now >= witness.seen_at + self._lag_s
+        return has_shown and self._could_prove(witness, waiting)
 
     def _verdict(self, waiting: _Unsettled, now: float) -> Settled | None:
         if not waiting.missing:
             return waiting.settled(is_proven=True)
-        if any(witness.proves(waiting, self._lag_s, now) for witness in self._witnesses):
+        if any(self._proves(witness, waiting, now) for witness in self._witnesses):
             return waiting.settled(is_proven=True)
         is_behind = any(self._could_prove(witness, waiting) for witness in self._witnesses)
         if now - waiting.sent_at >= (BEHIND_LAGS if is_behind else LONELY_LAGS) * self._lag_s:
@@ -171,6 +166,12 @@ def missing(reader: Reader, refs: Collection[SpanRef]) -> list[int]:
             if not places:
                 return []
     return sorted(places.values())
+
+
+def _seen(witness: Witness, reader: Reader, now: float) -> Witness:
+    if witness.seen_at is not None or missing(reader, [witness.ref]):
+        return witness
+    return msgspec.structs.replace(witness, seen_at=now)
 
 
 def _still_missing(reader: Reader, waiting: _Unsettled) -> list[int]:

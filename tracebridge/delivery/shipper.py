@@ -30,6 +30,7 @@ from tracebridge.delivery.rules import rules_of
 from tracebridge.delivery.senders import Senders
 from tracebridge.delivery.settle import Settled, Settlement
 from tracebridge.delivery.state import Batch, State
+from tracebridge.delivery.steady_clock import SteadyClock
 from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError
 from tracebridge.journal import layout
@@ -111,7 +112,9 @@ class Shipper:
         self._sending: dict[Future[Receipt], _Sent] = {}
         self._answered = threading.Event()
         self._ready: deque[Batch] = deque()
-        self._settlement = Settlement(self._capabilities.visibility_lag_s)
+        self._clock = SteadyClock()
+        self._known_witnesses = self._state.witnesses(self._target)
+        self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
         self._backoff = Backoff()
         self._not_before = 0.0
         self._has_said_so = False
@@ -125,7 +128,8 @@ class Shipper:
             if batch.fate == "unsent":
                 self._ready.append(batch)
             else:
-                self._unknown(batch, _sent_at(batch))
+                # a wall clock that was set back since must not make it look as if it were sent in the future
+                self._unknown(batch, min(batch.sent_ns / 1e9, self._clock.now()))
 
     def round(self, request: int = 1) -> Round:
         """Do what can be done now, without waiting for the backend.
@@ -252,7 +256,7 @@ class Shipper:
         batch = self._state.set_fate(batch, "unknown")
         request = self._sink.join(batch.parts)
         future = self._senders.submit(self._sink.deliver, request)
-        self._sending[future] = _Sent(batch, time.monotonic(), len(request))
+        self._sending[future] = _Sent(batch, self._clock.now(), len(request))
         future.add_done_callback(lambda _: self._answered.set())
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -268,6 +272,7 @@ class Shipper:
             case Outcome.ACCEPTED if receipt.rejected == 0:
                 self._state.confirm(self._target, batch)
                 self._settlement.accepted(batch, sent.at)
+                self._keep_witnesses()
                 self._works_again()
             case Outcome.ACCEPTED:
                 self._works_again()
@@ -320,17 +325,24 @@ class Shipper:
         self._later(batch)
 
     def _settle(self) -> None:
-        if self._settlement.next_look_s(time.monotonic()) > 0 or not self._read_back.is_time:
+        if self._settlement.next_look_s(self._clock.now()) > 0 or not self._read_back.is_time:
             return
         self._pace.idle()
         try:
-            settled = self._settlement.settle(self._read_back.reader(), time.monotonic())
+            settled = self._settlement.settle(self._read_back.reader(), self._clock.now())
         except BackendError as error:
             self._cannot_read_back(error)
         else:
             self._read_back.worked()
             for verdict in settled:
                 self._conclude(verdict)
+            self._keep_witnesses()
+
+    def _keep_witnesses(self) -> None:
+        """An agent that never runs for as long as proof takes must not begin anew to wait for it each time."""
+        if self._settlement.witnesses != self._known_witnesses:
+            self._known_witnesses = self._settlement.witnesses
+            self._state.keep_witnesses(self._target, self._known_witnesses)
 
     def _conclude(self, settled: Settled) -> None:
         batch = settled.batch
@@ -393,7 +405,7 @@ class Shipper:
     def _until_next_reading(self) -> float:
         if self._collector.has_skipped:
             return max(self._read_back.wait_s, SETTLE_EVERY_S)
-        return max(self._settlement.next_look_s(time.monotonic()), self._read_back.wait_s, 0.0)
+        return max(self._settlement.next_look_s(self._clock.now()), self._read_back.wait_s, 0.0)
 
     # --- how it is going --------------------------------------------------------------------------------------------
 
@@ -437,14 +449,8 @@ class _Sent(NamedTuple):
 
     batch: Batch
     at: float
-    """When it was sent, by the monotonic clock."""
+    """When it was sent, by the settlement's clock."""
     size: int
-
-
-def _sent_at(batch: Batch) -> float:
-    """When an earlier shipper sent the batch, as this process's monotonic clock would have told."""
-    # a wall clock that was set back since must not make the batch look as if it were sent in the future
-    return time.monotonic() - max(0, time.time_ns() - batch.sent_ns) / 1e9
 
 
 def _without_parts(batch: Batch) -> Batch:

@@ -19,7 +19,18 @@ from tracebridge.errors import DamagedStateError, PassingStateError
 from tracebridge.session_stream import Cursor
 from tracebridge.span import Span
 
-__all__ = ["SCHEMA_VERSION", "Account", "Advance", "Batch", "Condition", "DeadLetter", "SpanRef", "State", "Target"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Account",
+    "Advance",
+    "Batch",
+    "Condition",
+    "DeadLetter",
+    "SpanRef",
+    "State",
+    "Target",
+    "Witness",
+]
 
 Fate = Literal["unknown", "unsent"]
 """Of a batch in flight. `unknown`: it may have been sent. `unsent`: the backend certainly does not hold it."""
@@ -61,6 +72,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     fate: Fate = "unknown"
     sent_ns: int = 0
     """When it was last sent, by the wall clock; 0 if it never was."""
+
+
+class Witness(msgspec.Struct, frozen=True, array_like=True):
+    """A span that was accepted after a batch of unknown fate was sent: once it shows, so must that batch."""
+
+    ref: SpanRef
+    sent_at: float
+    """In seconds since the epoch."""
+    seen_at: float | None = None
+    """When it first showed, in seconds since the epoch."""
 
 
 class Advance(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,6 +378,16 @@ class State:
         with self._file.transaction() as db:
             db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
             self._count_confirmed(target, batch.refs)
+
+    def witnesses(self, target: int) -> tuple[Witness, ...]:
+        """What may prove that a batch of unknown fate did not arrive."""
+        (encoded,) = self._file.db.execute("SELECT witnesses FROM target WHERE id = ?", (target,)).fetchone()
+        return msgspec.msgpack.decode(encoded, type=tuple[Witness, ...])
+
+    def keep_witnesses(self, target: int, witnesses: tuple[Witness, ...]) -> None:
+        """Remember them, in the place of those before."""
+        encoded = msgspec.msgpack.encode(witnesses)
+        self._file.db.execute("UPDATE target SET witnesses = ? WHERE id = ?", (encoded, target))
 
     def replace(self, target: int, batch: Batch, successors: Iterable[Batch]) -> list[Batch]:
         """In one step: the batch is given up for smaller ones. What they leave out is confirmed."""
