@@ -37,7 +37,7 @@ class Owed:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._spans: dict[SpanId, Span] = {}
-        self._events: dict[Path, int] = {}
+        self._events: dict[tuple[Path, bytes], int] = {}
         self.open_sessions: list[str] = []
         """In which something was open when the journals were last read."""
 
@@ -50,7 +50,9 @@ class Owed:
             spans = [span for step in stream.steps() for span in step.spans]
             spans += stream.expire(time.time_ns() - INCOMPLETE_GRACE_NS)
             self._spans.update(((span.trace_id, span.span_id), span) for span in spans)
-            self._events[file] = sum(_is_json(line) for line in file.read_bytes().split(b"\n"))
+            lines = file.read_bytes().split(b"\n")
+            # a file that was removed and begun anew is another one
+            self._events[file, lines[0]] = sum(map(_is_json, lines))
             if not stream.is_idle:
                 self.open_sessions.append(layout.session_id_of(folder))
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from tests.durability.place import Place
 from tracebridge import Tracer
 from tracebridge.cli.delivery import deliver_all
+from tracebridge.delivery.removal import Removal
 from tracebridge.delivery.state import State
-from tracebridge.journal import layout
+from tracebridge.journal import deletion, layout
 
 OLD_TRACES = Path(__file__).resolve().parent.parent / "data" / "legacy"
 PATIENCE_S = 10.0
@@ -32,6 +33,8 @@ class Scenario(NamedTuple):
     """What a child does from its first counted system call on. Takes the place as JSON."""
     records: bool = False
     """Whether the run tells its progress in recording."""
+    afterwards: Callable[[Place], None] | None = None
+    """What must be so, besides, once the next process has recovered."""
 
 
 # --- agents -----------------------------------------------------------------------------------------------------------
@@ -101,6 +104,15 @@ def two_sessions_and_an_open_one(place: Place) -> None:
     tracer.shutdown()
 
 
+def two_delivered_sessions(place: Place) -> None:
+    tracer = Tracer(place.settings)
+    for number in range(2):
+        work(tracer, f"{place.prefix}-{number}", lambda: None)
+    tracer.shutdown()
+    (delivered,) = deliver_all(place.settings, PATIENCE_S)
+    assert not delivered.left, delivered
+
+
 def old_traces(place: Place) -> None:
     """Three sessions in the original format, under ids of this place's own."""
     shutil.copytree(OLD_TRACES, place.old)
@@ -143,7 +155,23 @@ def backfill(place_text: str) -> None:
     assert not delivered.left, delivered
 
 
+def tidy_up(place_text: str) -> None:
+    """What becomes of a spool once everything is delivered."""
+    removal = Removal(Place.from_json(place_text).settings)
+    removal.remove_older_than(0.0)
+    removal.close()
+
+
+def nothing_is_left_half_removed(place: Place) -> None:
+    """The next process finishes what the dead one began."""
+    tidy_up(place.to_json())
+    assert list(deletion.removed(place.trace_dir)) == []
+    assert place.session_folders() == []
+    assert [path.name for path in place.trace_dir.iterdir()] == [layout.STATE_FOLDER]
+
+
 WRITER = Scenario(nothing, write, records=True)
 SHIPPER = Scenario(two_sessions_and_an_open_one, ship)
 AGENT = Scenario(nothing, write_and_ship, records=True)
 BACKFILL = Scenario(old_traces, backfill)
+SPOOL = Scenario(two_delivered_sessions, tidy_up, afterwards=nothing_is_left_half_removed)

@@ -17,7 +17,7 @@ from tests.durability.conftest import CountedServer
 from tests.durability.killing import Ended, Killer
 from tests.durability.place import Backend, Place
 from tests.durability.recovery import Owed
-from tests.durability.scenarios import AGENT, BACKFILL, SHIPPER, WRITER, Scenario
+from tests.durability.scenarios import AGENT, BACKFILL, SHIPPER, SPOOL, WRITER, Scenario
 from tests.workplace import INGESTION
 from tracebridge.testing import Fault
 
@@ -43,18 +43,21 @@ class Case(NamedTuple):
     """After which the backend shows what it has stored."""
     dies_again: bool = False
     """Whether the next process is killed too, anywhere."""
+    step: int = 1
+    """Of how many calls one is tried where all are: more for what differs little from another case."""
 
 
 CASES = (
     Case("writer", WRITER, "langfuse"),
     Case("shipper", SHIPPER, "langfuse"),
     Case("shipper-lag", SHIPPER, "langfuse", LAG_S),
-    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True),
-    Case("shipper-otel", SHIPPER, "otel"),
+    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True, step=7),
+    Case("shipper-otel", SHIPPER, "otel", step=7),
     Case("shipper-no-reader", SHIPPER, "ledger"),
     Case("agent", AGENT, "langfuse"),
-    Case("agent-lag", AGENT, "langfuse", LAG_S),
+    Case("agent-lag", AGENT, "langfuse", LAG_S, step=7),
     Case("backfill", BACKFILL, "langfuse"),
+    Case("spool", SPOOL, "langfuse"),
 )
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -70,6 +73,7 @@ class Trials:
         self._counted = counted
         self._authority = authority
         self._longest = 0
+        self.step = case.step
         if case.lag_s:
             counted.server.faults.add(Fault(route=LANGFUSE_ROUTE, visibility_lag_s=case.lag_s))
 
@@ -109,6 +113,8 @@ class Trials:
         else:
             recovery.check_that_each_is_stored_once(spans, self._counted.new_copies())
             recovery.check_that_nothing_is_found(place)
+        if case.scenario.afterwards is not None:
+            case.scenario.afterwards(place)
         return ended
 
     def _run(self, place: Place, kill_at: int) -> Ended:
@@ -182,14 +188,15 @@ def test_a_process_that_is_killed_at_one_of_its_system_calls_loses_and_repeats_n
 def test_a_process_that_is_killed_at_any_of_its_system_calls_loses_and_repeats_nothing(trials: Trials) -> None:
     began = time.monotonic()
     failures = Failures()
-    ended_by_themselves = 0
-    number = 0
+    ended_by_themselves = runs = 0
+    number = -random.randrange(trials.step)
     while ended_by_themselves < ENDED_BY_THEMSELVES:
-        number += 1
+        number += trials.step
+        runs += 1
         with failures.of(number):
             ended = trials.check(number)
             ended_by_themselves = 0 if ended.was_killed else ended_by_themselves + 1
     seconds = time.monotonic() - began
-    print(f"killed at each of {number} system calls, {1000 * seconds / number:.0f} ms each: {failures}")
+    print(f"killed at {runs} of {number} system calls, {1000 * seconds / runs:.0f} ms each: {failures}")
     failures.none()
     trials.check_that_nothing_came_late()
