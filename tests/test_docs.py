@@ -237,3 +237,26 @@ def in_shell(folder: Path, command: str) -> str:
 
 def answer(folder: Path, command: str) -> Any:
     return json.loads(in_shell(folder, command))
+
+
+def test_every_test_that_the_docs_name_exists() -> None:
+    named = [
+        (page.name, file, test)
+        for page in PAGES
+        for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 50
+    wrong = [
+        f"{page}: {file}::{test}"
+        for page, file, test in named
+        if not (ROOT / file).exists() or f"def {test}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert wrong == []
+
+
+def test_every_sentence_of_what_is_guaranteed_has_its_test() -> None:
+    text = (ROOT / "docs" / "durability.md").read_text(encoding="utf-8").partition("## What is not guaranteed")[0]
+    points = re.findall(r"^\* (.*?)(?=^\* |^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    unproved = [point for point in points if "::test_" not in point and "The same test." not in point]
+    assert len(points) > 40
+    assert unproved == []
