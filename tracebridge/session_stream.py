@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -37,11 +38,12 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A line that is not what it should be."""
+    """A line that is not what it should be, or a file."""
 
     file: Path
     offset: int
     text: str
+    is_of_line: bool = True
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -54,8 +56,8 @@ class Step(msgspec.Struct, frozen=True):
 class SessionStream:
     """Reads a session's journal from a cursor on. Between steps, `cursor` tells how far the steps so far went.
 
-    A file that takes the place of the one that was read before is read from its start. Of one that was cut short, what
-    is appended from then on is read. Both are told as problems.
+    A file that takes the place of the one that was read before is told as a problem, and read from its start the next
+    time. Of one that was cut short, which is told too, what is appended from then on is read.
     """
 
     def __init__(self, path: Path, narrowing: Narrowing, cursor: Cursor | None = None) -> None:
@@ -66,7 +68,11 @@ class SessionStream:
         """
         self.path = path
         self.is_new = cursor is None
-        """Whether nothing is known of what was read of this file before."""
+        """Whether the session was never read before."""
+        self.replaced_at: float | None = None
+        """When another file was found in the place of the one that was read, by the monotonic clock."""
+        self.may_repeat = False
+        """Whether what is read may be at the backend already and cannot be told; whoever delivers it sets it."""
         self._narrowing = narrowing
         self._assembler = Assembler(self._narrowed)
         self._offset = self._end = self._ordinal = self.prior_end = 0
@@ -84,8 +90,11 @@ class SessionStream:
         with self.path.open("rb") as file:
             self._recognise(file)
             if self._trouble:
-                problem, self._trouble = Problem(self.path, self._offset, self._trouble), ""
+                problem, self._trouble = Problem(self.path, self._offset, self._trouble, is_of_line=False), ""
                 yield Step([], problem)
+                if self.may_be_held_already:
+                    # of another file it must first be asked what the backend holds
+                    return
             for line in read_journal(file, self._offset):
                 told = Problem(self.path, line.offset, line.problem) if line.problem else None
                 spans: list[Span] = []
@@ -153,7 +162,7 @@ class SessionStream:
             return
         with self.path.open("rb") as file:
             self._recognise(file)
-            if not self.is_new:
+            if self.replaced_at is None:
                 self._take_up(file, cursor.checkpoint)
 
     def _take_up(self, file: BinaryIO, checkpoint: Checkpoint) -> None:
@@ -176,10 +185,12 @@ class SessionStream:
         self._head = self._head or head
         if head != self._head:
             self._trouble = f"another file has taken the place of the one that was read to byte {self._offset}"
-            self._offset = self._end = self._ordinal = self.prior_end = 0
+            self._offset = self._end = self._ordinal = 0
+            # it may hold events of the earlier one: a writer whose file is deleted under it writes them again
+            self.prior_end = status.st_size
+            self.replaced_at = time.monotonic()
             self._head = ""
             self._assembler = Assembler(self._narrowed)
-            self.is_new = True
         elif status.st_size < self._offset:
             self._trouble = f"the file was cut from {self._offset} bytes or more to {status.st_size}"
             self._offset = self._end = status.st_size

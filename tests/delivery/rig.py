@@ -19,14 +19,20 @@ LONG_AGO = "2026-02-06T22:10:00.123Z"
 
 
 def write_session(
-    trace_dir: Path, name: str, turns: int = 3, tool: str = "search", end: bool = True, at: str = ""
+    trace_dir: Path,
+    name: str,
+    turns: int = 3,
+    tool: str = "search",
+    end: bool = True,
+    at: str = "",
+    run_id: str = "run-1",
 ) -> Path:
     folder = layout.session_folder(trace_dir, name)
     folder.mkdir(parents=True, exist_ok=True)
     path = layout.events_file(folder)
     with path.open("a", encoding="utf-8") as file:
         for text in session_lines(name, turns, tool, end, at or now()):
-            file.write(text + "\n")
+            file.write(text.replace("run-1", run_id) + "\n")
     return path
 
 

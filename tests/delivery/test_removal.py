@@ -204,7 +204,7 @@ def test_what_a_crash_left_half_removed_is_finished_the_next_time(rig: Rig, come
     rig.ship()
     assert deletion.remove(rig.trace_dir, events.parent, events.stat().st_size) == ""  # and then the process died
     if comes_back:
-        write_session(rig.trace_dir, "a", turns=1)
+        write_session(rig.trace_dir, "a", turns=1, run_id="run-2")
         rig.ship()
     remove(rig)
     assert list(deletion.removed(rig.trace_dir)) == []
@@ -219,7 +219,7 @@ def test_a_session_that_comes_back_after_it_was_removed_is_delivered_from_its_ne
     age(write_session(rig.trace_dir, "a", turns=5))
     rig.ship()
     assert remove(rig).sessions == ["a"]
-    write_session(rig.trace_dir, "a", turns=1)
+    write_session(rig.trace_dir, "a", turns=1, run_id="run-2")
     rig.ship()
     assert len(rig.backend.answers.requests[-1]) == 3
 

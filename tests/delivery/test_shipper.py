@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,6 +238,31 @@ def test_a_copied_folder_is_not_sent_again(rig: Rig, tmp_path: Path) -> None:
     state.close()
     rig.ship()
     assert rig.stored_names() == expected_names("a")
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_journal_that_was_deleted_and_begun_anew_with_events_of_the_old_one_repeats_none_of_them(
+    rig: Rig, is_watched: bool
+) -> None:
+    lines = [text + "\n" for text in session_lines("a", 3, "search", end=True, at=now())]
+    path = layout.events_file(layout.session_folder(rig.trace_dir, "a"))
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(lines))
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done)
+    if not is_watched:
+        shipper.close()
+    # as a writer does under whose hands its file was deleted: it writes again what it wrote last
+    path.unlink()
+    path.write_text("".join(lines[-3:]) + "".join(lines).replace("run-1", "run-2"))
+    if not is_watched:
+        shipper = rig.shipper()
+    layout.opened_log(rig.trace_dir).write_text("session-a\n")
+    drive(shipper)
+    shipper.close()
+    # the last lines of the first run are told apart by their places in the file, as they bear no ids
+    assert Counter(span.run_id for span in stored(rig.file) if span.extent == "whole") == {"run-1": 7, "run-2": 7}
+    assert len({span.span_id for span in stored(rig.file)}) == len(stored(rig.file))
 
 
 def test_a_damaged_state_is_replaced_and_nothing_is_sent_twice(rig: Rig) -> None:

@@ -245,10 +245,9 @@ class _Lane:
             return
         if not self._wait_for_lock():
             return
+        had_shipper = self._lock.was_held_before or self._was_replaced
         self._was_replaced = False
-        shipper = self._shipper = Shipper(
-            self._sink, self._trace_dir, self._pace, had_shipper=self._lock.was_held_before
-        )
+        shipper = self._shipper = Shipper(self._sink, self._trace_dir, self._pace, had_shipper=had_shipper)
         try:
             self._ship_with(shipper)
         except PassingStateError:

@@ -46,8 +46,8 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[JournalProblem]
     found: list[SpanRef]
     """Spans that need not be sent, because the backend holds them already."""
-    older: int
-    """How many spans of the batches are of events that are older than the state."""
+    repeats: int
+    """How many spans of the batches the backend may hold already, where it cannot be asked."""
     unsendable: list[tuple[SpanRef, str]]
     """Spans that the sink cannot encode, and why."""
 
@@ -122,7 +122,7 @@ class Collector:
             ],
             problems=problems,
             found=draft.found,
-            older=draft.older,
+            repeats=draft.repeats,
             unsendable=draft.unsendable,
         )
 
@@ -134,7 +134,7 @@ class Collector:
             held = self._held(key, stream)
             if held is not None:
                 # asked before the file is read: what is written meanwhile must not be given up unseen
-                return _Reading(key, stream, stream.steps(), held, stream.may_be_held_already, time.time_ns())
+                return _Reading(key, stream, stream.steps(), held, stream.may_repeat, time.time_ns())
             self.has_skipped = True
         self._sessions = None
         return None
@@ -151,7 +151,7 @@ class Collector:
             if (span.trace_id, span.span_id) in reading.held:
                 draft.found.append(SpanRef.of(span))
             else:
-                draft.older += reading.is_older
+                draft.repeats += reading.may_repeat
                 self._draw_up(span, draft)
             self._pace.tick()
 
@@ -173,8 +173,8 @@ class _Reading(NamedTuple):
     stream: SessionStream
     steps: Iterator[Step]
     held: frozenset[SpanId]
-    is_older: bool
-    """Whether its events are older than the state."""
+    may_repeat: bool
+    """Whether the backend may hold more of it, and cannot be asked."""
     began_ns: int
     """When reading began, by the wall clock."""
 
@@ -190,7 +190,7 @@ class _Draft:
         self._parts: list[bytes] = []
         self._refs: list[SpanRef] = []
         self.found: list[SpanRef] = []
-        self.older = 0
+        self.repeats = 0
         self.unsendable: list[tuple[SpanRef, str]] = []
 
     @property
@@ -220,5 +220,6 @@ class _Draft:
 
 def _reported(problem: Problem, key: SessionKey) -> JournalProblem:
     place = f"{problem.file}: byte {problem.offset}"
-    log.warning("%s: %s; the line stays in the file and is not sent", place, problem.text)
+    consequence = "; the line stays in the file and is not sent" if problem.is_of_line else ""
+    log.warning("%s: %s%s", place, problem.text, consequence)
     return JournalProblem(key.folder, key.name, problem.offset, problem.text)

@@ -8,48 +8,41 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.reader import read_journal
 from tracebridge.sink import Query, Reader
-from tracebridge.span import Span
 
 SpanId = tuple[str, str]
 """Trace id and span id."""
 
 
 class Prior:
-    """Asks one backend what it holds of old sessions."""
+    """Asks one backend what it holds of sessions. Both questions raise a BackendError if it cannot be read."""
 
     def __init__(self, reader: Callable[[], Reader], wall_ns: Callable[[], int] = time.time_ns) -> None:
-        """`reader` gives the backend's reader, whose errors `held` passes on."""
+        """`reader` gives the backend's reader."""
         self._reader = reader
         self._wall_ns = wall_ns
-        self._is_empty = False
-        self._last: tuple[str, frozenset[SpanId]] | None = None
+        self._was_empty: bool | None = None
 
     def held(self, session_id: str) -> frozenset[SpanId]:
-        """The spans that the backend shows of a session.
+        """The spans of a session that the backend held before anything was delivered to it.
 
-        Raises:
-            BackendError: the backend could not be read.
+        Most backends are new when they are first delivered to: one question then spares one for each session.
         """
-        # most backends are new when they are first delivered to: one question then spares one for each session
-        if self._is_empty or self._has_nothing():
-            return frozenset()
-        if self._last is None or self._last[0] != session_id:
-            spans = self._reader().read(Query(session_id=session_id, ids_only=True))
-            self._last = session_id, frozenset((span.trace_id, span.span_id) for span in spans)
-        return self._last[1]
+        if self._was_empty is None:
+            spans = self._reader().read(Query(start_ns=0, end_ns=self._wall_ns(), ids_only=True))
+            self._was_empty = next(spans, None) is None
+        return frozenset() if self._was_empty else self.shown(session_id)
 
-    def _has_nothing(self) -> bool:
-        if self._last is None:
-            spans: Iterator[Span] = self._reader().read(Query(start_ns=0, end_ns=self._wall_ns(), ids_only=True))
-            self._is_empty = next(spans, None) is None
-        return self._is_empty
+    def shown(self, session_id: str) -> frozenset[SpanId]:
+        """The spans of a session that the backend shows now."""
+        spans = self._reader().read(Query(session_id=session_id, ids_only=True))
+        return frozenset((span.trace_id, span.span_id) for span in spans)
 
 
 def prior_end(path: Path, known_since_ns: int) -> int:

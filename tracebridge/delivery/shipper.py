@@ -117,6 +117,7 @@ class Shipper:
         self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
         self._backoff = Backoff()
         self._not_before = 0.0
+        self._began_at = time.monotonic()
         self._has_said_so = False
         self._prior = Prior(self._read_back.reader)
         self._main_folder = self._state.folder(trace_dir)
@@ -232,18 +233,20 @@ class Shipper:
             collected.unsendable,
         )
         self._ready.extend(written)
-        if collected.older and self._lost_state and not self._capabilities.readable:
-            self._cannot_know(collected.older)
+        if collected.repeats:
+            self._cannot_know(collected.repeats)
         return True
 
     def _cannot_know(self, repeats: int) -> None:
         if not self._has_said_so:
             self._has_said_so = True
             log.warning(
-                "sink %s: the state that knew what was delivered %s, and this backend cannot be read back: what is "
-                "older than the new state is sent again, and may be there twice",
+                "sink %s: %s, and this backend cannot be read back: what may have been delivered before is sent again, "
+                "and may be there twice",
                 self._name,
-                self._lost_state,
+                f"the state that knew what was delivered {self._lost_state}"
+                if self._lost_state
+                else "a file was replaced",
             )
         self._state.count(self._target, "possible_repeats", repeats)
 
@@ -374,24 +377,26 @@ class Shipper:
         if not stream.may_be_held_already:
             return frozenset()
         if not self._capabilities.readable:
+            stream.may_repeat = bool(self._lost_state) or stream.replaced_at is not None
             return frozenset()
-        if not self._read_back.is_time or not self._shows_what_was_sent(key.folder):
+        if not self._read_back.is_time or not self._shows_what_was_sent(key, stream):
             return None
         self._pace.idle()
         try:
-            held = self._prior.held(layout.session_id_of(stream.path.parent))
+            ask = self._prior.held if stream.replaced_at is None else self._prior.shown
+            held = ask(layout.session_id_of(stream.path.parent))
         except BackendError as error:
             self._cannot_read_back(error)
             return None
         self._read_back.worked()
         return held
 
-    def _shows_what_was_sent(self, folder: int) -> bool:
-        """Whether what a lost state may have sent at its very end has had the time to become readable."""
-        if folder != self._main_folder and not self._lost_state:
+    def _shows_what_was_sent(self, key: SessionKey, stream: SessionStream) -> bool:
+        """Whether what was sent before this shipper began, or the file was replaced, has had the time to show."""
+        if key.folder != self._main_folder and not self._lost_state:
             return True
-        passed_ns = time.time_ns() - self._known_since_ns(folder)
-        return passed_ns >= self._capabilities.visibility_lag_s * 1e9
+        since = max(self._began_at, stream.replaced_at or 0.0)
+        return time.monotonic() - since >= self._capabilities.visibility_lag_s
 
     def _known_since_ns(self, folder: int) -> int:
         return self._state.known_since_ns(self._target, None if folder == self._main_folder else folder)
