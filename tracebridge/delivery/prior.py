@@ -8,44 +8,98 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tracebridge.delivery.read_back import ReadBack
+from tracebridge.delivery.state import State
+from tracebridge.delivery.watch import SessionKey
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.reader import read_journal
-from tracebridge.sink import Query, Reader
+from tracebridge.session_stream import SessionStream
+from tracebridge.sink import Capabilities, Query
 
 SpanId = tuple[str, str]
 """Trace id and span id."""
 
 
 class Prior:
-    """Asks one backend what it holds of sessions. Both questions raise a BackendError if it cannot be read."""
+    """Knows what one target's backend may hold of a session without this state having sent it."""
 
-    def __init__(self, reader: Callable[[], Reader], wall_ns: Callable[[], int] = time.time_ns) -> None:
-        """`reader` gives the backend's reader."""
-        self._reader = reader
-        self._wall_ns = wall_ns
+    def __init__(
+        self,
+        state: State,
+        target: int,
+        trace_dir: Path,
+        capabilities: Capabilities,
+        read_back: ReadBack,
+        *,
+        had_shipper: bool,
+    ) -> None:
+        """`had_shipper` says that the sink's lock was held before, in this folder."""
+        self._state = state
+        self._target = target
+        self._main_folder = state.folder(trace_dir)
+        self._capabilities = capabilities
+        self._read_back = read_back
+        self._began_at = time.monotonic()
         self._was_empty: bool | None = None
+        self.lost_state = _lost_state(state, target, had_shipper=had_shipper)
+        """What became of an earlier state that delivered to the target; empty if there is no sign of one."""
+        if not had_shipper and _all_announced(trace_dir):
+            state.knows_all(target)
 
-    def held(self, session_id: str) -> frozenset[SpanId]:
-        """The spans of a session that the backend held before anything was delivered to it.
+    def held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
+        """The spans that the backend holds of what `stream` reads next; None if that cannot be told now.
 
-        Most backends are new when they are first delivered to: one question then spares one for each session.
+        Raises:
+            BackendError: the backend could not be read.
         """
-        if self._was_empty is None:
-            spans = self._reader().read(Query(start_ns=0, end_ns=self._wall_ns(), ids_only=True))
-            self._was_empty = next(spans, None) is None
-        return frozenset() if self._was_empty else self.shown(session_id)
+        if stream.is_new:
+            stream.is_new = False
+            stream.prior_end = _prior_end(stream.path, self._known_since_ns(key.folder))
+        if not stream.may_be_held_already:
+            return frozenset()
+        if not self._capabilities.readable:
+            stream.may_repeat = bool(self.lost_state) or stream.replaced_at is not None
+            return frozenset()
+        if not self._read_back.is_time or not self._shows_what_was_sent(key, stream):
+            return None
+        session_id = layout.session_id_of(stream.path.parent)
+        return self._held_before(session_id) if stream.replaced_at is None else self._shown(session_id)
 
-    def shown(self, session_id: str) -> frozenset[SpanId]:
-        """The spans of a session that the backend shows now."""
-        spans = self._reader().read(Query(session_id=session_id, ids_only=True))
+    def _held_before(self, session_id: str) -> frozenset[SpanId]:
+        # most backends are new when they are first delivered to: one question then spares one for each session
+        if self._was_empty is None:
+            spans = self._read_back.reader().read(Query(start_ns=0, end_ns=time.time_ns(), ids_only=True))
+            self._was_empty = next(spans, None) is None
+        return frozenset() if self._was_empty else self._shown(session_id)
+
+    def _shown(self, session_id: str) -> frozenset[SpanId]:
+        spans = self._read_back.reader().read(Query(session_id=session_id, ids_only=True))
         return frozenset((span.trace_id, span.span_id) for span in spans)
 
+    def _shows_what_was_sent(self, key: SessionKey, stream: SessionStream) -> bool:
+        """Whether what was sent before this began, or before the file was replaced, has had the time to show."""
+        if key.folder != self._main_folder and not self.lost_state:
+            return True
+        since = max(self._began_at, stream.replaced_at or 0.0)
+        return time.monotonic() - since >= self._capabilities.visibility_lag_s
 
-def prior_end(path: Path, known_since_ns: int) -> int:
+    def _known_since_ns(self, folder: int) -> int:
+        return self._state.known_since_ns(self._target, None if folder == self._main_folder else folder)
+
+
+def _lost_state(state: State, target: int, *, had_shipper: bool) -> str:
+    if state.successor_of:
+        return f"was damaged, and is kept as {state.successor_of}"
+    account = state.account(target)
+    others = [other for other in state.targets() if other.sink == account.sink and other.id != target]
+    is_new = not (account.sessions or account.counters or others)
+    return "is gone" if had_shipper and is_new else ""
+
+
+def _prior_end(path: Path, known_since_ns: int) -> int:
     """Byte offset in a journal before which its events may have been sent unknown to the state.
 
     That is the whole file as it is now if it was begun before `known_since_ns`, by the wall clock.
@@ -59,7 +113,7 @@ def prior_end(path: Path, known_since_ns: int) -> int:
         return 0
 
 
-def all_announced(trace_dir: Path) -> bool:
+def _all_announced(trace_dir: Path) -> bool:
     """Whether every session of a folder was begun by a writer of ours since `opened.log` was."""
     announced = set(OpenedLog(trace_dir).tail().names)
     return all(folder.name in announced for folder in layout.session_folders(trace_dir))

@@ -6,24 +6,27 @@ import time
 from collections.abc import Callable
 
 from tracebridge.delivery.backoff import Backoff
+from tracebridge.delivery.pace import Pace
 from tracebridge.sink import Reader
 
 
 class ReadBack:
     """Keeps one reader. That a backend cannot be read must not stop it from being sent to."""
 
-    def __init__(self, open_reader: Callable[[], Reader]) -> None:
+    def __init__(self, open_reader: Callable[[], Reader], pace: Pace) -> None:
         self._open_reader = open_reader
+        self._pace = pace
         self._opened: Reader | None = None
         self._backoff = Backoff()
         self._not_before = 0.0
 
     def reader(self) -> Reader:
-        """The reader.
+        """The reader. It is asked for before each reading, which takes a while in which others may work.
 
         Raises:
             MissingExtraError: the sink's packages are not installed.
         """
+        self._pace.idle()
         if self._opened is None:
             self._opened = self._open_reader()
         return self._opened

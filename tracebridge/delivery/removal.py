@@ -113,7 +113,9 @@ class Removal:
         self._state = State(layout.state_file(settings.trace_dir))
         self._folder = self._state.folder(settings.trace_dir)
         self._read_backs = {
-            sink.name: ReadBack(sink.open_reader) for sink in settings.enabled_sinks if sink.capabilities.readable
+            sink.name: ReadBack(sink.open_reader, self._pace)
+            for sink in settings.enabled_sinks
+            if sink.capabilities.readable
         }
         self._verify_at: dict[str, tuple[int, float]] = {}
 
@@ -221,7 +223,6 @@ class Removal:
     def _not_shown(self, refs: list[SpanRef], readable: list[_Owed]) -> str:
         for sink in readable if refs else []:
             assert sink.read_back is not None, "only those that can be read are asked"
-            self._pace.idle()
             try:
                 absent = missing(sink.read_back.reader(), refs)
             except BackendError as error:

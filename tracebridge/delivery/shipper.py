@@ -24,7 +24,7 @@ from tracebridge.config import SinkSettings
 from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
 from tracebridge.delivery.collect import Collector
 from tracebridge.delivery.pace import Pace
-from tracebridge.delivery.prior import Prior, SpanId, all_announced, prior_end
+from tracebridge.delivery.prior import Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.rules import rules_of
 from tracebridge.delivery.senders import Senders
@@ -90,12 +90,12 @@ class Shipper:
 
     def _begin(self, settings: SinkSettings, trace_dir: Path, *, had_shipper: bool) -> None:
         """Take up what the last shipper left."""
-        self._read_back = ReadBack(settings.open_reader)
+        self._read_back = ReadBack(settings.open_reader, self._pace)
         self._target = self._state.target(settings.name, settings.endpoint)
         self._state.switched_on(self._target)
-        self._lost_state = _lost_state(self._state, self._target, had_shipper=had_shipper)
-        if not had_shipper and all_announced(trace_dir):
-            self._state.knows_all(self._target)
+        self._prior = Prior(
+            self._state, self._target, trace_dir, self._capabilities, self._read_back, had_shipper=had_shipper
+        )
         rules = rules_of(settings.policy, self._capabilities)
         self._fingerprint = rules.fingerprint
         self._state.keep_rules(rules.fingerprint, rules.text)
@@ -117,10 +117,7 @@ class Shipper:
         self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
         self._backoff = Backoff()
         self._not_before = 0.0
-        self._began_at = time.monotonic()
         self._has_said_so = False
-        self._prior = Prior(self._read_back.reader)
-        self._main_folder = self._state.folder(trace_dir)
         self._trouble = ""
         self._said = ("", "")
         self._looked_for = 0
@@ -244,8 +241,8 @@ class Shipper:
                 "sink %s: %s, and this backend cannot be read back: what may have been delivered before is sent again, "
                 "and may be there twice",
                 self._name,
-                f"the state that knew what was delivered {self._lost_state}"
-                if self._lost_state
+                f"the state that knew what was delivered {self._prior.lost_state}"
+                if self._prior.lost_state
                 else "a file was replaced",
             )
         self._state.count(self._target, "possible_repeats", repeats)
@@ -330,7 +327,6 @@ class Shipper:
     def _settle(self) -> None:
         if self._settlement.next_look_s(self._clock.now()) > 0 or not self._read_back.is_time:
             return
-        self._pace.idle()
         try:
             settled = self._settlement.settle(self._read_back.reader(), self._clock.now())
         except BackendError as error:
@@ -371,35 +367,14 @@ class Shipper:
 
     def _held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
         """What the backend holds of a session that this state did not see from its beginning."""
-        if stream.is_new:
-            stream.is_new = False
-            stream.prior_end = prior_end(stream.path, self._known_since_ns(key.folder))
-        if not stream.may_be_held_already:
-            return frozenset()
-        if not self._capabilities.readable:
-            stream.may_repeat = bool(self._lost_state) or stream.replaced_at is not None
-            return frozenset()
-        if not self._read_back.is_time or not self._shows_what_was_sent(key, stream):
-            return None
-        self._pace.idle()
         try:
-            ask = self._prior.held if stream.replaced_at is None else self._prior.shown
-            held = ask(layout.session_id_of(stream.path.parent))
+            held = self._prior.held(key, stream)
         except BackendError as error:
             self._cannot_read_back(error)
             return None
-        self._read_back.worked()
+        if held:
+            self._read_back.worked()
         return held
-
-    def _shows_what_was_sent(self, key: SessionKey, stream: SessionStream) -> bool:
-        """Whether what was sent before this shipper began, or the file was replaced, has had the time to show."""
-        if key.folder != self._main_folder and not self._lost_state:
-            return True
-        since = max(self._began_at, stream.replaced_at or 0.0)
-        return time.monotonic() - since >= self._capabilities.visibility_lag_s
-
-    def _known_since_ns(self, folder: int) -> int:
-        return self._state.known_since_ns(self._target, None if folder == self._main_folder else folder)
 
     def _cannot_read_back(self, error: BackendError) -> None:
         self._read_back.failed()
@@ -437,16 +412,6 @@ class Shipper:
         if self._said != (state, detail):
             self._said = (state, detail)
             self._state.set_condition(self._target, state, detail)
-
-
-def _lost_state(state: State, target: int, *, had_shipper: bool) -> str:
-    """What became of an earlier state that delivered to the target; empty if there is no sign of one."""
-    if state.successor_of:
-        return f"was damaged, and is kept as {state.successor_of}"
-    account = state.account(target)
-    others = [other for other in state.targets() if other.sink == account.sink and other.id != target]
-    is_new = not (account.sessions or account.counters or others)
-    return "is gone" if had_shipper and is_new else ""
 
 
 class _Sent(NamedTuple):
