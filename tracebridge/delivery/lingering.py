@@ -12,7 +12,7 @@ from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.lock import ShipperLock, process_lock
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.journal import layout
-from tracebridge.journal.held import is_held
+from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
 
 IDLE_S: Final = 3.0

@@ -17,7 +17,7 @@ from tracebridge.assembler.deadlines import Deadlines
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
-from tracebridge.journal.held import is_held
+from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import Narrowing, SessionStream

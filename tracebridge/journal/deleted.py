@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from tracebridge.journal.locking import lock
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK: Final = 1 << 20
 _LOCK_WAIT_S: Final = 2.0
-_LOCK_POLL_S: Final = 0.002
 
 
 class DeletedFile:
@@ -129,15 +129,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. Nothing else asks for it, so it is free but for a moment."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(_LOCK_POLL_S)
+        lock(descriptor, fcntl.LOCK_EX, _LOCK_WAIT_S)
         yield
     finally:
         os.close(descriptor)

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tracebridge.journal import layout
+from tracebridge.journal.locking import lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,6 @@ LARGE: Final = 4 << 20
 _FIRST_LINE: Final = b"log "
 _ID_BYTES: Final = 16
 _FIRST_LINE_SIZE: Final = len(_FIRST_LINE) + 2 * _ID_BYTES + 1
-_LOCK_WAIT_S: Final = 0.2
-_LOCK_POLL_S: Final = 0.001
 
 
 class LogPosition(msgspec.Struct, frozen=True):
@@ -137,7 +135,7 @@ class OpenedLog:
         while True:
             descriptor = self._open()
             try:
-                _lock(descriptor, kind)
+                lock(descriptor, kind)
                 # the log may have been replaced while its lock was waited for
                 if _is_at(descriptor, self._path):
                     yield descriptor
@@ -183,20 +181,6 @@ def _chunks(descriptor: int, offset: int) -> Iterator[bytes]:
     while chunk := os.pread(descriptor, 1 << 20, offset):
         offset += len(chunk)
         yield chunk
-
-
-def _lock(descriptor: int, kind: int) -> None:
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # whoever holds it may have been stopped, and the agent must go on
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

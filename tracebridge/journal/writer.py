@@ -20,6 +20,7 @@ from tracebridge.event import Json
 from tracebridge.fork import call_in_forked_child
 from tracebridge.journal import layout
 from tracebridge.journal.deleted import DeletedFile
+from tracebridge.journal.locking import lock
 from tracebridge.journal.metadata import write_metadata
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.trouble import Trouble
@@ -33,8 +34,6 @@ MAX_OPEN_FILES: Final = 256
 """The most files that a journal keeps open, as a rule; fewer where the agent may not have many."""
 
 _CHECK_NS: Final = 1_000_000_000
-_LOCK_WAIT_S: Final = 0.2
-_LOCK_POLL_S: Final = 0.001
 _HALF_LINE_WAIT_S: Final = 0.002
 _OPEN_ATTEMPTS: Final = 20
 _CREATE_ATTEMPTS: Final = 4
@@ -367,7 +366,7 @@ class JournalFile:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise OSError(errno.EINVAL, "is not a regular file", str(self._path))
-                _lock_shared(descriptor)
+                lock(descriptor, fcntl.LOCK_SH)
                 # whoever deletes a session holds the lock alone: now the path may name another file, or none
                 inode = _inode(status)
                 if _inode(os.stat(self._path)) != inode:
@@ -443,19 +442,6 @@ def _close(journal: weakref.ref[Journal]) -> None:
     alive = journal()
     if alive is not None:
         alive.close()
-
-
-def _lock_shared(descriptor: int) -> None:
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
