@@ -49,6 +49,12 @@ def log_of_child(log: list[str]) -> list[str]:
     return told
 
 
+@pytest.fixture(autouse=True)
+def _none_of_another_test() -> None:
+    """The hooks of an object that is not collected yet are called still."""
+    gc.collect()
+
+
 def test_hooks_are_called_around_a_fork_in_order() -> None:
     log: list[str] = []
     objects = [Told("a", log), Told("b", log)]

@@ -123,6 +123,7 @@ def test_the_agent_ends_at_once_while_the_backend_hangs_and_all_is_delivered_lat
     assert_delivered(workplace, "a")
 
 
+@pytest.mark.slow
 def test_it_ends_once_it_is_idle_and_the_next_agent_starts_another(workplace: Workplace) -> None:
     run_agent(workplace, "a")
     assert_delivered(workplace, "a")

@@ -104,7 +104,7 @@ class Collector:
                     self._pace.tick()
                     moved[reading.key] = reading.stream
                     if step.problem is not None:
-                        problems.append(_reported(step.problem, reading.key))
+                        problems += _reported(step.problem, reading.key)
                     self._add(step.spans, reading, draft)
                     if draft.is_full:
                         break
@@ -218,8 +218,11 @@ class _Draft:
         return Batch(parts=tuple(self._parts[begin:end]), refs=tuple(self._refs[begin:end]), fate="unsent")
 
 
-def _reported(problem: Problem, key: SessionKey) -> JournalProblem:
+def _reported(problem: Problem, key: SessionKey) -> list[JournalProblem]:
+    """Tell of a problem, and return it if it is one that stays in the file."""
     place = f"{problem.file}: byte {problem.offset}"
-    consequence = "; the line stays in the file and is not sent" if problem.is_of_line else ""
-    log.warning("%s: %s%s", place, problem.text, consequence)
-    return JournalProblem(key.folder, key.name, problem.offset, problem.text)
+    if not problem.is_of_line:
+        log.warning("%s: %s", place, problem.text)
+        return []
+    log.warning("%s: %s; the line stays in the file and is not sent", place, problem.text)
+    return [JournalProblem(key.folder, key.name, problem.offset, problem.text)]
