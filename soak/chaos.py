@@ -143,10 +143,9 @@ class Chaos:
         while time.monotonic() - began < seconds:
             (_, action) = self._choose.choices(actions, weights)[0]
             action()
-            for slot in self._agents:
-                self.did["agents that ended by themselves"] += slot.keep_alive()
-            for slot in self._shippers:
-                self.did["shippers that ended by themselves"] += slot.keep_alive()
+            for slot in (*self._agents, *self._shippers):
+                if slot.keep_alive():
+                    self.did["processes that ended by themselves"] += 1
             if time.monotonic() - said > 15:
                 said = time.monotonic()
                 print(f"  {said - began:4.0f} s: {dict(self.did)}", flush=True)
