@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.state import State
@@ -18,6 +20,8 @@ from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.reader import read_journal
 from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Capabilities, Query
+
+_LONGEST_FIRST_LINE: Final = 1 << 20
 
 SpanId = tuple[str, str]
 """Trace id and span id."""
@@ -44,6 +48,7 @@ class Prior:
         self._read_back = read_back
         self._began_at = time.monotonic()
         self._was_empty: bool | None = None
+        self._since_ns: dict[int, int] = {}
         self.lost_state = _lost_state(state, target, had_shipper=had_shipper)
         """What became of an earlier state that delivered to the target; empty if there is no sign of one."""
         if not had_shipper and _all_announced(trace_dir):
@@ -87,7 +92,10 @@ class Prior:
         return time.monotonic() - since >= self._capabilities.visibility_lag_s
 
     def _known_since_ns(self, folder: int) -> int:
-        return self._state.known_since_ns(self._target, None if folder == self._main_folder else folder)
+        if folder not in self._since_ns:
+            backfilled = None if folder == self._main_folder else folder
+            self._since_ns[folder] = self._state.known_since_ns(self._target, backfilled)
+        return self._since_ns[folder]
 
 
 def _lost_state(state: State, target: int, *, had_shipper: bool) -> str:
@@ -106,7 +114,8 @@ def _prior_end(path: Path, known_since_ns: int) -> int:
     """
     try:
         with path.open("rb") as file:
-            first = next(read_journal(file, 0), None)
+            # the first line alone: there may be very many journals to look into
+            first = next(read_journal(BytesIO(file.readline(_LONGEST_FIRST_LINE)), 0), None)
             began_ns = first.event.time_ns if first is not None and first.event is not None else 0
             return os.fstat(file.fileno()).st_size if began_ns < known_since_ns else 0
     except OSError:
