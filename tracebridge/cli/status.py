@@ -140,14 +140,6 @@ def print_status(found: Status) -> None:
         print(f"… and {len(found.problems) - _MOST_PROBLEMS:,} more broken lines: --json tells all")
 
 
-def _journal_status(path: Path) -> JournalStatus:
-    from tracebridge.delivery.backlog import size_of
-    from tracebridge.journal import layout
-
-    sizes = [size_of(layout.events_file(folder)) for folder in layout.session_folders(path)]
-    return JournalStatus(folder=str(path), sessions=len(sizes), bytes=sum(sizes))
-
-
 def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
