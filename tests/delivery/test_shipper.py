@@ -16,8 +16,9 @@ import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
+from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.pace import FullSpeed
-from tracebridge.delivery.shipper import Shipper
+from tracebridge.delivery.shipper import MAX_UNSETTLED, Shipper
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Outcome, Receipt
@@ -213,6 +214,33 @@ def test_a_state_that_saw_the_first_session_begin_asks_nothing(rig: Rig) -> None
     shipper.close()
     assert rig.stored_names() == expected_names("a")
     assert rig.backend.answers.queries == []
+
+
+def test_a_sink_that_was_renamed_is_not_sent_anything_again(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    layout.opened_log(rig.trace_dir).parent.mkdir()
+    layout.opened_log(rig.trace_dir).write_text("session-a\n")
+    rig.ship()
+    renamed = msgspec.structs.replace(rig.settings.sinks[0], name="renamed")
+    shipper = Shipper(renamed, rig.trace_dir, FullSpeed())
+    drive(shipper)
+    shipper.close()
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_however_many_batches_wait_for_their_fate_something_is_sent_by_which_it_can_be_told(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(max_request_spans=1, visibility_lag_s=3600.0))
+    rig.backend.answers.scripted = [UNKNOWN] * MAX_UNSETTLED
+    write_session(rig.trace_dir, "a", turns=MAX_UNSETTLED // 2 + 5)
+    state = rig.state()
+    state.knows_all(state.target("file", str(rig.file)))
+    state.close()
+    shipper = rig.shipper()
+    shipper._backoff = Backoff(draw=lambda: -1.0)  # a backend that is tried again at once
+    spans = 2 * (MAX_UNSETTLED // 2 + 5) + 1
+    until(lambda: shipper.round().is_done or len(rig.stored_names()) == spans - MAX_UNSETTLED)
+    assert "not answered" in shipper.trouble
+    shipper.close()
 
 
 def test_old_sessions_wait_for_a_reader_that_is_away_and_new_ones_do_not(rig: Rig) -> None:

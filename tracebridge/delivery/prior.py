@@ -51,7 +51,7 @@ class Prior:
         self._since_ns: dict[int, int] = {}
         self.lost_state = _lost_state(state, target, had_shipper=had_shipper)
         """What became of an earlier state that delivered to the target; empty if there is no sign of one."""
-        if not had_shipper and _all_announced(trace_dir):
+        if not had_shipper and not _has_namesake(state, target) and _all_announced(trace_dir):
             state.knows_all(target)
 
     def held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
@@ -105,6 +105,12 @@ def _lost_state(state: State, target: int, *, had_shipper: bool) -> str:
     others = [other for other in state.targets() if other.sink == account.sink and other.id != target]
     is_new = not (account.sessions or account.counters or others)
     return "is gone" if had_shipper and is_new else ""
+
+
+def _has_namesake(state: State, target: int) -> bool:
+    """Whether a sink of another name delivered to the same place: it may have been this one, before it was renamed."""
+    endpoint = state.account(target).endpoint
+    return any(other.endpoint == endpoint and other.id != target for other in state.targets())
 
 
 def _prior_end(path: Path, known_since_ns: int) -> int:

@@ -206,12 +206,11 @@ class Shipper:
             self._send(self._ready.popleft())
 
     def _has_room(self) -> bool:
+        if len(self._settlement) >= MAX_UNSETTLED:
+            # one at a time still goes out: without anything that is sent later, their fate could never be told
+            return not self._sending
         bytes_out = sum(sent.size for sent in self._sending.values())
-        return (
-            len(self._sending) < MAX_IN_FLIGHT
-            and bytes_out < MAX_BYTES_IN_FLIGHT
-            and len(self._settlement) < MAX_UNSETTLED
-        )
+        return len(self._sending) < MAX_IN_FLIGHT and bytes_out < MAX_BYTES_IN_FLIGHT
 
     def _is_held_back(self) -> bool:
         return time.monotonic() < self._not_before
