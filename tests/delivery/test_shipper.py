@@ -367,16 +367,19 @@ def test_a_shipper_that_cannot_begin_leaves_nothing_open(rig: Rig) -> None:
     assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_arrive(rig: Rig) -> None:
+def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_arrive(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     write_session(rig.trace_dir, "a")
-    write_session(rig.trace_dir, "b", turns=1, tool="unspeakable")
+    write_session(rig.trace_dir, "b", turns=2, tool="unspeakable")
     rig.backend.answers.unencodable = {"unspeakable"}
     rig.ship()
-    assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn"])
+    assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn", "b/turn"])
     state = rig.state()
-    (letter,) = state.dead_letters(1)
+    letters = state.dead_letters(1)
     state.close()
-    assert letter.reason == "cannot be encoded: ValueError: cannot say unspeakable"
+    assert [letter.reason for letter in letters] == ["cannot be encoded: ValueError: cannot say unspeakable"] * 2
+    assert len([record for record in caplog.records if "dead letter" in record.getMessage()]) == 1
 
 
 def test_without_a_reader_an_unanswered_batch_is_sent_again_and_counted_as_a_possible_repeat(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ class Collector:
         self._max_spans = max_spans
         self._sessions: Iterator[tuple[SessionKey, SessionStream]] | None = None
         self._current: _Reading | None = None
+        self._told: set[type[Exception]] = set()
         self.has_skipped = False
         """Whether the last pass left sessions out because it cannot be told what the backend holds of them."""
 
@@ -160,7 +161,9 @@ class Collector:
             part = self._encode(span)
         except Exception as error:  # a sink's defect, which must not cost the span nor hold up the others
             reason = f"cannot be encoded: {type(error).__name__}: {error}"
-            log.exception("span %s is a dead letter now", span.span_id)
+            if type(error) not in self._told:
+                self._told.add(type(error))
+                log.exception("span %s is a dead letter now; more that fail so are counted, not logged", span.span_id)
             draft.unsendable.append((SpanRef.of(span), reason))
         else:
             draft.add(part, SpanRef.of(span))
