@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.acceptance.agent import run_full_agent, run_random_agent
+from tests.waiting import until
 from tests.workplace import (
     INGESTION,
     Workplace,
@@ -42,13 +41,6 @@ with tracebridge.trace_session("from-a-process") as session:
             with session.llm_call(model="m", messages=[number]) as call:
                 call.finish(number)
 """
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def assert_same_spans(live: list[Span], replayed: list[Span]) -> None:

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.waiting import until
 from tests.workplace import COMMAND_TIMEOUT_S, ROOT, Workplace, both, environment, otel
 from tracebridge.devserver import DevServer
 from tracebridge.recording.tracer import Tracer
@@ -24,13 +24,6 @@ HAND_WRITTEN = ROOT / "tests" / "data" / "legacy"
 def record(tracer: Tracer, session_id: str) -> None:
     with tracer.trace_session(session_id) as session, tracer.trace_turn(session, user_input="hello"):
         session.log_thinking("well")
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from tests.delivery.file_backend import FileBackend, FileSink, settings_for, stored
 from tests.delivery.rig import write_session
+from tests.waiting import until
 from tracebridge.config import Settings
 from tracebridge.delivery.background import LOCK_CHECK_S, BackgroundShipper
 from tracebridge.delivery.state import State
@@ -60,13 +61,6 @@ def shipping(settings: Settings) -> Iterator[BackgroundShipper]:
         yield shipper
     finally:
         shipper.stop(0.0)
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.01)
 
 
 def elapsed(began: float) -> float:

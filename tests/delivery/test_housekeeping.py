@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import Rig, write_session
+from tests.waiting import until
 from tracebridge.config import Settings
 from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.housekeeping import Housekeeping
@@ -22,13 +22,6 @@ from tracebridge.journal.writer import Journal
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path, FileBackend())
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.01)
 
 
 def spool(rig: Rig, keep_s: float = 0.0) -> Settings:
@@ -71,13 +64,13 @@ def test_a_writer_that_comes_back_while_its_spooled_session_goes_again_and_again
     shipper = BackgroundShipper(spool(rig), FullSpeed)
     shipper.start()
     try:
-        for _ in range(6):
+        for _ in range(3):
             path = write_and_close(journal, rig)
             until(lambda path=path: not path.exists(), "the session's file is gone")  # type: ignore[misc]
     finally:
         shipper.stop(5)
-    assert len(stored(rig.file)) == 6
-    assert len({span.span_id for span in stored(rig.file)}) == 6
+    assert len(stored(rig.file)) == 3
+    assert len({span.span_id for span in stored(rig.file)}) == 3
 
 
 def write_and_close(journal: Journal, rig: Rig) -> Path:

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
+from tests.waiting import until
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.delivery.shipper import MAX_UNSETTLED, Shipper
@@ -32,16 +32,9 @@ def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path, FileBackend())
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.005)
-
-
 def drive(shipper: Shipper) -> None:
     """Ship on until everything is delivered."""
-    until(lambda: shipper.round(2).is_done)
+    until(lambda: shipper.round(2).is_done, "everything is delivered")
 
 
 def expected_names(*sessions: str, turns: int = 3) -> list[str]:
@@ -103,7 +96,7 @@ def test_a_batch_that_was_not_stored_is_sent_again_once_something_later_shows_an
     write_session(rig.trace_dir, "a")
     rig.backend.answers.scripted = [ConnectionResetError("reset")]
     shipper = rig.shipper()
-    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1, "1 requests came")
     time.sleep(0.02)  # more than the backend's lag: what is sent now is later for certain
     write_session(rig.trace_dir, "b")
     layout.opened_log(rig.trace_dir).write_text("session-b\n")
@@ -129,8 +122,11 @@ def test_what_shows_only_after_a_while_is_not_sent_again(rig: Rig) -> None:
     rig.backend.answers.stores_anyway = [True]
     rig.backend.answers.hidden = {"late"}
     shipper = rig.shipper()
-    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
-    until(lambda: shipper.round().is_done or len(rig.backend.answers.queries) > 2)
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1, "1 requests came")
+    until(
+        lambda: shipper.round().is_done or len(rig.backend.answers.queries) > 2,
+        "it was asked for what was not answered",
+    )
     assert shipper.trouble
     rig.backend.answers.hidden = set()
     drive(shipper)
@@ -144,12 +140,15 @@ def test_a_reader_that_is_away_stops_nothing_that_is_new(rig: Rig) -> None:
     rig.backend.answers.scripted = [UNKNOWN]
     rig.backend.answers.stores_anyway = [True]
     shipper = rig.shipper()
-    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1)
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 1, "1 requests came")
     rig.backend.answers.reader_is_away = True
     write_session(rig.trace_dir, "b")
     layout.opened_log(rig.trace_dir).write_text("session-b\n")
-    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 2)
-    until(lambda: shipper.round().is_done or "query service is away" in shipper.trouble)
+    until(lambda: shipper.round().is_done or len(rig.backend.answers.requests) == 2, "2 requests came")
+    until(
+        lambda: shipper.round().is_done or "query service is away" in shipper.trouble,
+        "it is known that the reader is away",
+    )
     rig.backend.answers.reader_is_away = False
     drive(shipper)
     assert rig.stored_names() == expected_names("a", "b")
@@ -238,7 +237,7 @@ def test_however_many_batches_wait_for_their_fate_something_is_sent_by_which_it_
     shipper = rig.shipper()
     shipper._backoff = Backoff(draw=lambda: -1.0)  # a backend that is tried again at once
     spans = 2 * (MAX_UNSETTLED // 2 + 5) + 1
-    until(lambda: shipper.round().is_done or len(rig.stored_names()) == spans - MAX_UNSETTLED)
+    until(lambda: shipper.round().is_done or len(rig.stored_names()) == spans - MAX_UNSETTLED, "the others arrive")
     assert "not answered" in shipper.trouble
     shipper.close()
 
@@ -247,10 +246,13 @@ def test_old_sessions_wait_for_a_reader_that_is_away_and_new_ones_do_not(rig: Ri
     write_session(rig.trace_dir, "old")
     rig.backend.answers.reader_is_away = True
     shipper = rig.shipper()
-    until(lambda: shipper.round().is_done or "query service is away" in shipper.trouble)
+    until(
+        lambda: shipper.round().is_done or "query service is away" in shipper.trouble,
+        "it is known that the reader is away",
+    )
     write_session(rig.trace_dir, "new")
     layout.opened_log(rig.trace_dir).write_text("session-new\n")
-    until(lambda: shipper.round().is_done or rig.stored_names() == expected_names("new"))
+    until(lambda: shipper.round().is_done or rig.stored_names() == expected_names("new"), "the new session arrives")
     rig.backend.answers.reader_is_away = False
     drive(shipper)
     assert rig.stored_names() == expected_names("new", "old")
@@ -277,7 +279,7 @@ def test_a_journal_that_was_deleted_and_begun_anew_with_events_of_the_old_one_re
     path.parent.mkdir(parents=True)
     path.write_text("".join(lines))
     shipper = rig.shipper()
-    until(lambda: shipper.round().is_done)
+    until(lambda: shipper.round().is_done, "everything is delivered")
     if not is_watched:
         shipper.close()
     # as a writer does under whose hands its file was deleted: it writes again what it wrote last
@@ -363,7 +365,7 @@ def test_a_shipper_that_cannot_begin_leaves_nothing_open(rig: Rig) -> None:
     threads = threading.active_count()
     with pytest.raises(msgspec.DecodeError):
         rig.shipper()
-    until(lambda: threading.active_count() <= threads)
+    until(lambda: threading.active_count() <= threads, "its threads end")
     assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) == before
 
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from tests.workplace import INGESTION, ROOT, Workplace, both, environment, langfuse
 from tracebridge.delivery.detached import log_file
 from tracebridge.delivery.lingering import IDLE_S
@@ -79,13 +80,6 @@ def run_agent(workplace: Workplace, *sessions: str, **options: Any) -> tuple[dic
     assert done.returncode == 0, done.stderr
     told, last = done.stdout.splitlines()
     return json.loads(told) | {"stderr": done.stderr}, ended - float(last)
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def delivered(workplace: Workplace, sink: str = "langfuse") -> dict[str, int]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,6 @@ def ended(workplace: Workplace, body: str, seconds: float = 40, **options: Any) 
 
 def left_lines(err: str) -> list[str]:
     return [line for line in err.splitlines() if "events left" in line]
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def assert_delivered_once(workplace: Workplace, sessions: Counter[str] | dict[str, int]) -> None:

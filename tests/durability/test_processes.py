@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.waiting import until
 from tests.workplace import Workplace, both, environment, event_counts, journal_events, langfuse, otel, restored
 from tracebridge.delivery.lock import process_lock, shipper_lock
 from tracebridge.devserver import DevServer
@@ -118,13 +118,6 @@ if __name__ == "__main__":
 @pytest.fixture
 def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
     return Workplace(tmp_path / "here", both(devserver))
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def spans_owed(workplace: Workplace) -> int:
