@@ -73,7 +73,7 @@ class LangfuseReader:
             raise ValueError("a query needs a session, a window or trace ids")
         fields = names.ID_FIELD_GROUPS if query.ids_only else names.FIELD_GROUPS
         for run in runs:
-            for row in self._rows(fields, run):
+            for row in self._rows(fields, run, query.enough or _LARGEST_PAGE):
                 span = span_of(self._observation(row))
                 if _is_wanted(span, query, wanted):
                     yield span
@@ -95,9 +95,10 @@ class LangfuseReader:
         """Release connections."""
         self._http.close()
 
-    def _rows(self, fields: str, conditions: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _rows(self, fields: str, conditions: dict[str, Any], enough: int) -> Iterator[dict[str, Any]]:
+        """The rows, page by page; a caller for whom a few are enough stops asking, and gets a small page first."""
         cursor: str | None = None
-        limit = _LARGEST_PAGE
+        limit = min(max(enough, _SMALLEST_PAGE), _LARGEST_PAGE)
         while True:
             try:
                 page = self._api.observations.get_many(fields=fields, limit=limit, cursor=cursor, **conditions)

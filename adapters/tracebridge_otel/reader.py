@@ -84,20 +84,21 @@ class JaegerReader:
         windows = [(first_us, last_us)]
         while windows:
             window = windows.pop()
-            spans = self._search(window, query.session_id)
+            spans = self._search(window, query.session_id, min(query.enough or _PAGE, _PAGE))
             found = {span.trace_id for span in spans}
             # a trace comes whole, whichever of its spans lies in the window
             yield from (span for span in spans if span.trace_id not in seen)
             seen |= found
-            if len(found) >= _PAGE:
+            seen_enough = query.enough is not None and len(seen) >= query.enough
+            if len(found) >= _PAGE and not seen_enough:
                 windows.extend(self._halves(window, spans))
 
-    def _search(self, window: tuple[int, int], session_id: str | None) -> list[WireSpan]:
+    def _search(self, window: tuple[int, int], session_id: str | None, traces: int) -> list[WireSpan]:
         parameters = {
             "query.serviceName": self._service,
             "query.startTimeMin": _rfc3339(window[0]),
             "query.startTimeMax": _rfc3339(window[1]),
-            "query.searchDepth": str(_PAGE),
+            "query.searchDepth": str(traces),
             "query.rawTraces": "true",
         }
         if session_id is not None:

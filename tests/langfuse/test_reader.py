@@ -64,6 +64,27 @@ def test_more_than_a_page_of_equal_start_times_comes_without_loss_or_repeat(
     assert sorted(back) == [each.span_id for each in sent]
 
 
+def test_who_needs_one_span_only_is_given_a_small_page(sink: LangfuseSink, reader: LangfuseReader) -> None:
+    session = secrets.token_hex(8)
+    deliver(sink, *(span(span_id=f"{number:016x}", session_id=session) for number in range(1, 31)))
+    api, sizes = reader._api.observations, []
+    get_many = api.get_many
+
+    def counted(**asked: Any) -> Any:
+        page = get_many(**asked)
+        sizes.append(len(page.data))
+        return page
+
+    api.get_many = counted
+    try:
+        found = reader.read(Query(session_id=session, ids_only=True, enough=1))
+        assert next(found).session_id in ("", session)
+        assert sizes == [10]
+        assert len(list(found)) == 29, "whoever goes on gets the rest"
+    finally:
+        api.get_many = get_many
+
+
 def test_a_span_that_is_stored_twice_is_yielded_twice(sink: LangfuseSink, reader: LangfuseReader) -> None:
     once = span(trace_id=secrets.token_hex(16))
     deliver(sink, once)

@@ -81,6 +81,14 @@ def test_more_traces_than_a_search_returns_are_all_found_once(settings: OtelSett
     assert devserver.requests["GET /api/v3/traces"] < 30
 
 
+def test_who_needs_one_span_only_is_not_given_all(settings: OtelSettings, devserver: DevServer) -> None:
+    batch = [turn(number, start_ns=START + number * 1_000) for number in range(450)]
+    deliver(settings, batch)
+    query = Query(start_ns=0, end_ns=EVERYTHING.end_ns, ids_only=True, enough=1)
+    assert len(read(settings, query)) == 1
+    assert devserver.requests["GET /api/v3/traces"] == 1
+
+
 def test_more_traces_at_one_moment_than_a_search_returns_is_an_error_and_not_a_short_answer(
     settings: OtelSettings,
 ) -> None:

@@ -76,7 +76,7 @@ class Prior:
     def _held_before(self, session_id: str) -> frozenset[SpanId]:
         # most backends are new when they are first delivered to: one question then spares one for each session
         if self._was_empty is None:
-            spans = self._read_back.reader().read(Query(start_ns=0, end_ns=time.time_ns(), ids_only=True))
+            spans = self._read_back.reader().read(Query(start_ns=0, end_ns=time.time_ns(), ids_only=True, enough=1))
             self._was_empty = next(spans, None) is None
         return frozenset() if self._was_empty else self._shown(session_id)
 
