@@ -72,6 +72,10 @@ format: $(INSTALLED) ## Format the code and fix what can be fixed
 bench: $(INSTALLED) ## Measure what tracing costs the agent's thread
 	@$(BIN)/python benchmarks/caller.py $(ARGS)
 
+.PHONY: test-kill
+test-kill: $(INSTALLED) ## Kill recording, shipping, backfilling and deleting at each of their system calls (an hour)
+	@$(BIN)/python -m pytest -m slow tests/durability/test_kill.py -s --every-call $(ARGS)
+
 .PHONY: soak
 soak: $(INSTALLED) ## Break everything at random for 5 minutes, then account for every event (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m soak $(ARGS)

@@ -13,6 +13,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a test that is skipped fails: for runs that must not leave anything out",
     )
+    parser.addoption(
+        "--every-call",
+        action="store_true",
+        help="the slow tests that kill a process do so at each of its system calls, not at one of three: for an hour",
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,19 +44,19 @@ class Case(NamedTuple):
     dies_again: bool = False
     """Whether the next process is killed too, anywhere."""
     step: int = 1
-    """Of how many calls one is tried where all are: more for what differs little from another case."""
+    """Of how many calls one is tried, elsewhere each time, where time is not short but `--every-call` is not given."""
 
 
 CASES = (
     Case("writer", WRITER, "langfuse"),
-    Case("shipper", SHIPPER, "langfuse"),
-    Case("shipper-lag", SHIPPER, "langfuse", LAG_S),
+    Case("shipper", SHIPPER, "langfuse", step=3),
+    Case("shipper-lag", SHIPPER, "langfuse", LAG_S, step=3),
     Case("shipper-twice", SHIPPER, "langfuse", dies_again=True, step=7),
     Case("shipper-otel", SHIPPER, "otel", step=7),
-    Case("shipper-no-reader", SHIPPER, "ledger"),
-    Case("agent", AGENT, "langfuse"),
+    Case("shipper-no-reader", SHIPPER, "ledger", step=3),
+    Case("agent", AGENT, "langfuse", step=3),
     Case("agent-lag", AGENT, "langfuse", LAG_S, step=7),
-    Case("backfill", BACKFILL, "langfuse"),
+    Case("backfill", BACKFILL, "langfuse", step=3),
     Case("spool", SPOOL, "langfuse"),
 )
 
@@ -185,13 +185,16 @@ def test_a_process_that_is_killed_at_one_of_its_system_calls_loses_and_repeats_n
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @each_case
-def test_a_process_that_is_killed_at_any_of_its_system_calls_loses_and_repeats_nothing(trials: Trials) -> None:
+def test_a_process_that_is_killed_at_any_of_its_system_calls_loses_and_repeats_nothing(
+    trials: Trials, pytestconfig: pytest.Config
+) -> None:
+    step = 1 if pytestconfig.getoption("--every-call") else trials.step
     began = time.monotonic()
     failures = Failures()
     ended_by_themselves = runs = 0
-    number = -random.randrange(trials.step)
+    number = -random.randrange(step)
     while ended_by_themselves < ENDED_BY_THEMSELVES:
-        number += trials.step
+        number += step
         runs += 1
         with failures.of(number):
             ended = trials.check(number)
