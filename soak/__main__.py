@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to make trouble (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of all chance")
     arguments = parser.parse_args()
+    # whoever stops it must not leave a dozen processes and a mounted disk behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"soak: {arguments.seconds:g} s of trouble, seed {arguments.seed}", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="tracebridge-soak-") as folder,
