@@ -136,6 +136,25 @@ def test_without_anything_later_it_is_given_up_without_proof_in_the_end(
     assert (settled.absent, settled.is_proven) == ((0,), False)
 
 
+def test_as_long_as_there_is_something_to_send_proof_is_waited_for(settlement: Settlement, backend: Backend) -> None:
+    settlement.add(batch(1), sent_at=0.0)
+    backend.now = LONELY_LAGS * LAG_S * 3
+    assert settlement.settle(backend, backend.now, is_idle=False) == []
+    settlement.accepted(batch(9), sent_at=backend.now)
+    backend.shown_from = {9: 0.0}
+    assert settle(settlement, backend, backend.now + LAG_S) == []
+    (settled,) = settle(settlement, backend, backend.now + 2 * LAG_S)
+    assert (settled.absent, settled.is_proven) == ((0,), True)
+
+
+def test_while_a_batch_waits_for_proof_one_of_its_spans_is_looked_for_and_not_all(
+    settlement: Settlement, backend: Backend
+) -> None:
+    settlement.add(Batch(parts=(), refs=tuple(ref(number, str(number)) for number in range(1, 100)), id=1), sent_at=0.0)
+    settle(settlement, backend, LAG_S)
+    assert [query.session_id for query in backend.queries] == ["1"]
+
+
 def test_a_backend_that_shows_nothing_at_all_is_waited_for_longer(settlement: Settlement, backend: Backend) -> None:
     settlement.add(batch(1), sent_at=0.0)
     settlement.accepted(batch(9), sent_at=2 * LAG_S)

@@ -100,8 +100,10 @@ class Settlement:
         """How soon there is something to look for, in seconds; infinite while nothing waits."""
         return max(0.0, min((waiting.look_at for waiting in self._unsettled), default=float("inf")) - now)
 
-    def settle(self, reader: Reader, now: float) -> list[Settled]:
+    def settle(self, reader: Reader, now: float, *, is_idle: bool = True) -> list[Settled]:
         """Look for what it is time to look for, and return the batches whose fate is known now.
+
+        As long as there is something to send, which is what `is_idle` denies, proof will come: nothing is given up.
 
         Raises:
             BackendError: the backend could not be read; nothing is settled.
@@ -113,8 +115,11 @@ class Settlement:
         seen = [witness for witness in self._witnesses if witness.seen_at is not None]
         settled = []
         for waiting in due:
-            waiting.missing = _still_missing(reader, waiting)
-            verdict = self._verdict(waiting, now)
+            is_decided = self._is_decided(waiting, now, is_idle=is_idle)
+            # while nothing can be concluded from what is missing, one span tells as much as all of them
+            if is_decided or not missing(reader, [waiting.batch.refs[waiting.missing[0]]]):
+                waiting.missing = _still_missing(reader, waiting)
+            verdict = self._verdict(waiting, now, is_decided=is_decided)
             if verdict is not None:
                 settled.append(verdict)
                 self._unsettled.remove(waiting)
@@ -142,15 +147,20 @@ class Settlement:
         has_shown = witness.seen_at is not None and now >= witness.seen_at + self._lag_s
         return has_shown and self._could_prove(witness, waiting)
 
-    def _verdict(self, waiting: _Unsettled, now: float) -> Settled | None:
+    def _is_decided(self, waiting: _Unsettled, now: float, *, is_idle: bool) -> bool:
+        """Whether what does not show now is to be sent again, with proof or without."""
+        if any(self._proves(witness, waiting, now) for witness in self._witnesses):
+            return True
+        is_behind = any(self._could_prove(witness, waiting) for witness in self._witnesses)
+        lags = BEHIND_LAGS if is_behind else LONELY_LAGS
+        return (is_behind or is_idle) and now - waiting.sent_at >= lags * self._lag_s
+
+    def _verdict(self, waiting: _Unsettled, now: float, *, is_decided: bool) -> Settled | None:
         if not waiting.missing:
             return waiting.settled(is_proven=True)
-        if any(self._proves(witness, waiting, now) for witness in self._witnesses):
-            return waiting.settled(is_proven=True)
-        is_behind = any(self._could_prove(witness, waiting) for witness in self._witnesses)
-        if now - waiting.sent_at >= (BEHIND_LAGS if is_behind else LONELY_LAGS) * self._lag_s:
-            return waiting.settled(is_proven=False)
-        return None
+        if not is_decided:
+            return None
+        return waiting.settled(is_proven=any(self._proves(witness, waiting, now) for witness in self._witnesses))
 
 
 def missing(reader: Reader, refs: Collection[SpanRef]) -> list[int]:

@@ -327,7 +327,7 @@ class Shipper:
         if self._settlement.next_look_s(self._clock.now()) > 0 or not self._read_back.is_time:
             return
         try:
-            settled = self._settlement.settle(self._read_back.reader(), self._clock.now())
+            settled = self._settlement.settle(self._read_back.reader(), self._clock.now(), is_idle=self._is_idle())
         except BackendError as error:
             self._cannot_read_back(error)
         else:
@@ -335,6 +335,11 @@ class Shipper:
             for verdict in settled:
                 self._conclude(verdict)
             self._keep_witnesses()
+
+    def _is_idle(self) -> bool:
+        """Whether there is nothing to send, as far as is known."""
+        has_work = self._sending or self._ready or self._collector.has_more or self._collector.has_skipped
+        return self._looked_for > 0 and not has_work and not self._is_held_back()
 
     def _keep_witnesses(self) -> None:
         """An agent that never runs for as long as proof takes must not begin anew to wait for it each time."""
