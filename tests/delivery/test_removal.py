@@ -208,6 +208,7 @@ def test_what_a_crash_left_half_removed_is_finished_the_next_time(rig: Rig, come
         rig.ship()
     remove(rig)
     assert list(deletion.removed(rig.trace_dir)) == []
+    assert events.parent.exists() == comes_back
     state = rig.state()
     assert state.positions(1, 1) == ({"session-a": events.stat().st_size} if comes_back else {})
     state.close()

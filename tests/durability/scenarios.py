@@ -167,7 +167,9 @@ def nothing_is_left_half_removed(place: Place) -> None:
     tidy_up(place.to_json())
     assert list(deletion.removed(place.trace_dir)) == []
     assert place.session_folders() == []
-    assert [path.name for path in place.trace_dir.iterdir()] == [layout.STATE_FOLDER]
+    left = sorted(str(path.relative_to(place.trace_dir)) for path in place.trace_dir.rglob("*"))
+    kept = [path for path in left if not path.startswith(layout.STATE_FOLDER)]
+    assert kept == [], f"{kept=}"
 
 
 WRITER = Scenario(nothing, write, records=True)

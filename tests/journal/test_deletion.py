@@ -29,15 +29,20 @@ def test_the_files_of_a_session_go_and_are_kept_aside_until_they_are_deleted(tmp
     (events.parent / f".{layout.METADATA}.run-1").write_text("half")
     content = events.read_bytes()
     assert remove(tmp_path, events) == ""
-    assert not events.parent.exists()
+    assert list(events.parent.iterdir()) == []
     (gone,) = deletion.removed(tmp_path)
     assert (gone.session, gone.path.read_bytes()) == ("session-s", content)
+    deletion.delete(tmp_path, gone)
+    assert not events.parent.exists()
+    assert list(deletion.removed_folder(tmp_path).iterdir()) == []
 
 
 def test_what_the_user_put_beside_them_stays(tmp_path: Path) -> None:
     events = write_session(tmp_path, "s")
     (events.parent / "notes.txt").write_text("mine")
     assert remove(tmp_path, events) == ""
+    (gone,) = deletion.removed(tmp_path)
+    deletion.delete(tmp_path, gone)
     assert [path.name for path in events.parent.iterdir()] == ["notes.txt"]
 
 

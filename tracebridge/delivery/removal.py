@@ -162,7 +162,7 @@ class Removal:
             with gone.path.open("rb") as file:
                 head = head_of(file)
             self._state.forget_session(self._folder, gone.session, head)
-            deletion.delete(gone)
+            deletion.delete(self._trace_dir, gone)
 
     def _owed(self) -> Iterator[_Owed]:
         state, folder = self._state, self._folder

@@ -61,9 +61,6 @@ def remove(trace_dir: Path, folder: Path, size: int) -> str:
         os.replace(events, target)
     finally:
         os.close(journal)
-    # something else of the user's may lie in it, or a writer may have come back
-    with contextlib.suppress(OSError):
-        folder.rmdir()
     return ""
 
 
@@ -73,12 +70,15 @@ def removed(trace_dir: Path) -> Iterator[Removed]:
         yield Removed(path, path.name)
 
 
-def delete(gone: Removed) -> None:
-    """Delete a journal for good.
+def delete(trace_dir: Path, gone: Removed) -> None:
+    """Delete a journal for good, and the folder that it was in if nothing else is in it.
 
     Raises:
         OSError: it cannot be deleted.
     """
+    # something of the user's may lie in it, or a writer may have come back
+    with contextlib.suppress(OSError):
+        (trace_dir / gone.session).rmdir()
     gone.path.unlink(missing_ok=True)
     gone.path.parent.rmdir()
 
