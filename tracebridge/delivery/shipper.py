@@ -65,10 +65,19 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 class Shipper:
     """Ships to one sink. The caller holds the sink's lock and calls from one thread."""
 
-    def __init__(self, settings: SinkSettings, trace_dir: Path, pace: Pace, *, had_shipper: bool = False) -> None:
+    def __init__(
+        self,
+        settings: SinkSettings,
+        trace_dir: Path,
+        pace: Pace,
+        *,
+        had_shipper: bool = False,
+        backoff: Backoff | None = None,
+    ) -> None:
         """Open the sink and the state.
 
-        `had_shipper` says that the sink's lock was held before, in this folder.
+        `had_shipper` says that the sink's lock was held before, in this folder; `backoff` how long a backend in
+        trouble is left alone.
 
         Raises:
             MissingExtraError: the sink's packages are not installed.
@@ -77,6 +86,7 @@ class Shipper:
         self._capabilities = settings.capabilities
         self._name = settings.name
         self._pace = pace
+        self._backoff = backoff or Backoff()
         with ExitStack() as opened:
             self._sink = settings.open_sink()
             opened.callback(self._sink.close)
@@ -115,7 +125,6 @@ class Shipper:
         self._clock = SteadyClock()
         self._known_witnesses = self._state.witnesses(self._target)
         self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
-        self._backoff = Backoff()
         self._not_before = 0.0
         self._has_said_so = False
         self._trouble = ""
