@@ -137,6 +137,20 @@ def test_a_request_over_the_servers_limit_is_too_large() -> None:
     assert receipt.outcome is Outcome.TOO_LARGE
 
 
+def test_an_answer_that_is_too_large_to_read_does_not_make_the_request_too_large() -> None:
+    huge = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(error_message="x" * 5_000_000))
+    with collector(lambda *_: huge.SerializeToString()) as endpoint:
+        receipt = post(endpoint)
+    assert receipt.outcome is Outcome.UNKNOWN
+    assert "larger than max" in receipt.message
+
+
+def test_a_delay_below_zero_is_none() -> None:
+    retry = RetryInfo(retry_delay=Duration(seconds=-2))
+    with collector(failing(grpc.StatusCode.UNAVAILABLE, "busy", retry)) as endpoint:
+        assert post(endpoint).retry_after_s is None
+
+
 def test_a_server_that_is_not_there_has_not_taken_anything() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -181,6 +195,13 @@ def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
     assert receipt.outcome is Outcome.UNAUTHORIZED
     assert "s3cr3t" not in receipt.message
     assert "no such token ***" in receipt.message
+
+
+def test_credentials_that_a_server_quotes_stay_out_of_a_partial_success() -> None:
+    partial = ExportTracePartialSuccess(rejected_spans=1, error_message=f"not for {SECRET}")
+    body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    with collector(lambda *_: body) as endpoint:
+        assert post(endpoint).message == "not for ***"
 
 
 def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
