@@ -99,8 +99,9 @@ class HttpTransport:
             receipt = receipt_of(answer, now_s=self._clock(), read_success=self._read_success)
         except Exception as error:
             # whatever a peer can bring the client's packages to raise: the request may have been sent
-            receipt = receipt_of_failure(error, self._place)
-        return msgspec.structs.replace(receipt, message=self._redact(receipt.message))
+            receipt = receipt_of_failure(error)
+        place = "" if receipt.outcome is Outcome.ACCEPTED else f"{self._place}: "
+        return msgspec.structs.replace(receipt, message=self._redact(f"{place}{receipt.message}"))
 
     def close(self) -> None:
         """Close the connections."""
@@ -191,9 +192,9 @@ def _body_of(response: httpx.Response) -> bytes:
     return bytes(body[: MAX_BODY_BYTES + 1])
 
 
-def receipt_of_failure(error: Exception, place: str) -> Receipt:
+def receipt_of_failure(error: Exception) -> Receipt:
     """Tell what a failed exchange means: whether the whole request may have reached the server."""
-    words = shortened(f"{place}: {type(error).__name__}: {error}" if str(error) else f"{place}: {type(error).__name__}")
+    words = shortened(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     if isinstance(error, httpcore.ProxyError) and str(error).startswith(_PROXY_CREDENTIALS):
         return Receipt(outcome=Outcome.UNAUTHORIZED, message=words)
     return Receipt(outcome=Outcome.RETRY if isinstance(error, _NOT_SENT) else Outcome.UNKNOWN, message=words)

@@ -107,7 +107,7 @@ def test_an_error_counts_although_its_body_breaks_off() -> None:
         transport(url) as http,
     ):
         receipt = http.post(b"spans")
-    assert (receipt.outcome, receipt.message) == (Outcome.UNAUTHORIZED, "HTTP 401: who are y")
+    assert (receipt.outcome, receipt.message) == (Outcome.UNAUTHORIZED, f"{url}: HTTP 401: who are y")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
     with scripted_server(answering(answer)) as url, transport(url) as http:
         receipt = http.post(b"spans")
     assert receipt.outcome is Outcome.UNAUTHORIZED
-    assert receipt.message == "HTTP 401: unknown key ***"
+    assert receipt.message == f"{url}: HTTP 401: unknown key ***"
 
 
 def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
