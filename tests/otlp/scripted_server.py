@@ -16,7 +16,12 @@ Script = Callable[[socket.socket, bytes], None]
 
 @contextmanager
 def scripted_server(
-    script: Script, *, read_request: bool = True, tls: ssl.SSLContext | None = None, buffer: int = 0
+    script: Script,
+    *,
+    read_request: bool = True,
+    tls: ssl.SSLContext | None = None,
+    buffer: int = 0,
+    port: int = 0,
 ) -> Iterator[str]:
     """Serve each connection in a thread of its own; gives the server's URL.
 
@@ -25,8 +30,9 @@ def scripted_server(
         read_request: Whether the request is read before; else the script gets an empty one.
         tls: How to speak TLS, if at all.
         buffer: How many bytes of what nobody reads the system takes in, if not as many as it likes.
+        port: Where to listen, if not at a free port.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     if buffer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     open_now: set[socket.socket] = set()
@@ -69,6 +75,16 @@ def answering(answer: bytes) -> Script:
     return lambda connection, _: connection.sendall(answer)
 
 
+def slowly(answer: bytes, after_s: float) -> Script:
+    """Answer every request so many seconds late."""
+
+    def wait(connection: socket.socket, _: bytes) -> None:
+        if not has_hung_up(connection, after_s):
+            connection.sendall(answer)
+
+    return wait
+
+
 def hang(connection: socket.socket, _: bytes = b"") -> None:
     """Say nothing until the client hangs up."""
     while not has_hung_up(connection, 10.0):
@@ -105,6 +121,12 @@ def reset(connection: socket.socket, _: bytes = b"") -> None:
     connection.close()
 
 
+def free_port() -> int:
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def has_hung_up(connection: socket.socket, seconds: float) -> bool:
     """Whether the client closes the connection within so many seconds; what it sends meanwhile is thrown away."""
     readable, _, _ = select.select([connection], [], [], seconds)
@@ -120,9 +142,9 @@ def http_answer(status: int, media_type: str = "", body: bytes = b"", *more: str
 
 
 def request_on(connection: socket.socket) -> bytes:
-    """Read one request, head and body; less if the client stops."""
+    """Read one request, head and body; less if the client stops, or does not speak HTTP."""
     received = bytearray()
-    while b"\r\n\r\n" not in received:
+    while b"\r\n\r\n" not in received and (not received or received[:1].isalpha()):
         chunk = connection.recv(65536)
         if not chunk:
             return bytes(received)

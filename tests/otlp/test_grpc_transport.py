@@ -2,23 +2,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
 
+from tests.otlp.scripted_collector import collector, failing
 from tests.otlp.scripted_server import scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
@@ -26,44 +22,11 @@ from tracebridge_otlp.grpc_transport import CallFailure, GrpcTransport, receipt_
 from tracebridge_otlp.http_transport import Certificates
 
 SECRET = "Bearer s3cr3t-token"
-Answer = Callable[[bytes, grpc.ServicerContext], bytes]
-
-
-@contextmanager
-def collector(answer: Answer) -> Iterator[str]:
-    """An OTLP server that answers as told."""
-
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: Any) -> Any:
-            assert handler_call_details.method.endswith("TraceService/Export")
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((Handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=0).wait()
 
 
 def post(endpoint: str, timeout_s: float = 5.0) -> Receipt:
     with GrpcTransport(endpoint, headers={"Authorization": SECRET}, timeout_s=timeout_s) as transport:
         return transport.post(b"\x0a\x00")
-
-
-def failing(code: grpc.StatusCode, details: str = "", retry: RetryInfo | None = None) -> Answer:
-    def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
-        if retry is not None:
-            detail = AnyMessage()
-            detail.Pack(retry)
-            status = Status(code=code.value[0], message=details, details=[detail])
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, details)
-        return b""
-
-    return answer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.otlp.scripted_server import answering, flooding, http_answer, reset, scripted_server
+from tests.otlp.scripted_server import answering, flooding, free_port, http_answer, reset, scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome
 from tracebridge_otlp.http_transport import Certificates, Compression, HttpTransport
@@ -18,11 +18,6 @@ OK = http_answer(200, "application/x-protobuf")
 def transport(url: str, timeout_s: float = 5.0, compression: Compression = "none") -> HttpTransport:
     headers = {"Authorization": SECRET}
     return HttpTransport(url, headers=headers, timeout_s=timeout_s, compression=compression)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_a_request_is_posted_as_protobuf_with_the_headers_of_the_user() -> None:

@@ -103,23 +103,25 @@ class HttpBackend(Kept):
         self._relay_to = relay_to
 
     @contextmanager
-    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-        """Serve at a free port; gives the URL."""
-        with scripted_server(self._serve, tls=tls) as url:
+    def serving(self, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[str]:
+        """Serve, at a free port unless told which; gives the URL."""
+        with scripted_server(self._serve, tls=tls, port=port) as url:
             self.url = url
             yield url
 
     def _serve(self, connection: socket.socket, raw: bytes) -> None:
         head, _, body = raw.partition(b"\r\n\r\n")
         if not head.startswith(b"POST "):
-            if head:
-                connection.sendall(_relayed(self._relay_to, head, body))
+            is_query = head.startswith(b"GET ") and self._relay_to
+            connection.sendall(_relayed(self._relay_to, head, body) if is_query else http_answer(400))
             return
-        plain = gzip.decompress(body) if b"content-encoding: gzip" in head.lower() else body
+        is_packed = b"content-encoding: gzip" in head.lower()
+        plain = gzip.decompress(body) if is_packed else body
         request = Request(head, plain, time.monotonic())
         reply = self.take(request)
         if self._relay_to:
-            _relayed(self._relay_to, head, gzip.compress(_kept_of(request, reply)))
+            kept = _kept_of(request, reply)
+            assert b" 200 " in _relayed(self._relay_to, head, gzip.compress(kept) if is_packed else kept)
         reply.script(connection, raw)
 
 

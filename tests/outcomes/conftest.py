@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests.outcomes.backend import HttpBackend, Kept, Rule
-from tests.outcomes.trial import Trial, otel
+from tests.outcomes.trial import TIMEOUT_S, Trial, otel
 from tracebridge.config import SinkSettings
 
 TrialWith = Callable[[SinkSettings, Kept], Trial]
+
+
+class HttpTrial(Protocol):
+    """Makes the trial of an `otel` sink over HTTP against a backend that answers by a rule."""
+
+    def __call__(self, rule: Rule, *, timeout: float = TIMEOUT_S) -> tuple[Trial, HttpBackend]: ...
 
 
 @pytest.fixture
@@ -31,13 +38,12 @@ def trial_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Tri
 
 
 @pytest.fixture
-def http_trial(trial_with: TrialWith) -> Iterator[Callable[[Rule], tuple[Trial, HttpBackend]]]:
-    """Makes the trial of an `otel` sink over HTTP against a backend that answers by a rule."""
+def http_trial(trial_with: TrialWith) -> Iterator[HttpTrial]:
     with ExitStack() as stack:
 
-        def make(rule: Rule) -> tuple[Trial, HttpBackend]:
+        def make(rule: Rule, *, timeout: float = TIMEOUT_S) -> tuple[Trial, HttpBackend]:
             backend = HttpBackend(rule)
             url = stack.enter_context(backend.serving())
-            return trial_with(otel(url), backend), backend
+            return trial_with(otel(url, timeout=timeout), backend), backend
 
         yield make

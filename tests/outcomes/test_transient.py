@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from tests.otlp.scripted_server import answering, dripping, flooding, hang, http_answer, reset
-from tests.outcomes.backend import ACCEPT, PROTOBUF, HttpBackend, Reply, Rule, answer, in_turn
-from tests.outcomes.trial import FEW_SPANS, TOKEN, Trial
+from tests.outcomes.backend import ACCEPT, PROTOBUF, Reply, answer, in_turn
+from tests.outcomes.conftest import HttpTrial
+from tests.outcomes.trial import FEW_SPANS, TOKEN
 
-HttpTrial = Callable[[Rule], tuple[Trial, HttpBackend]]
 JSON = "application/json"
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

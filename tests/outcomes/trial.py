@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -46,9 +47,10 @@ class Trial:
         self._shipper: Shipper | None = None
         self._asked = 0
 
-    def write(self, name: str, tool: str = "search", turns: int = 3) -> None:
-        """Record a whole session, of `2 * turns + 1` spans."""
+    def write(self, name: str, tool: str = "search", turns: int = 3, result: str = "found") -> None:
+        """Record a whole session, of `2 * turns + 1` spans: in each turn the tool gives the result."""
         events = write_session(self.trace_dir, name, turns=turns, tool=tool)
+        events.write_text(events.read_text().replace('"found"', json.dumps(result)))
         OpenedLog(self.trace_dir).append(events.parent.name)
 
     # --- shipping ---------------------------------------------------------------------------------------------------
@@ -62,9 +64,9 @@ class Trial:
 
     def ship_until(self, is_enough: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
         """Ship on until something is the case."""
-        deadline = time.monotonic() + seconds
+        shipper, deadline = self.shipper, time.monotonic() + seconds
         while not is_enough():
-            assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {self.shipper.trouble}"
+            assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {shipper.trouble}"
             self._round()
 
     def ship(self, seconds: float = 10.0) -> None:
