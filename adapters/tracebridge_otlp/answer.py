@@ -95,8 +95,12 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
         now_s: Seconds since the epoch, for a `Retry-After` that is a date.
         read_success: What a 2xx answer means.
     """
+    asked_s = retry_after_s(answer.headers, now_s=now_s)
     if 200 <= answer.status < 300:
-        return _success(answer, read_success)
+        receipt = _success(answer, read_success)
+        if receipt.outcome is Outcome.ACCEPTED:
+            return receipt
+        return msgspec.structs.replace(receipt, retry_after_s=asked_s)
     message = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
         message += f", redirected to {answer.headers.get('location', 'nowhere')}: check the endpoint"
@@ -105,7 +109,7 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
     said = message_in(answer)
     return Receipt(
         outcome=_outcome_of(answer.status, said),
-        retry_after_s=retry_after_s(answer.headers, now_s=now_s),
+        retry_after_s=asked_s,
         message=shortened(f"{message}: {said}" if said else message),
     )
 

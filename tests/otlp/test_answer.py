@@ -205,6 +205,12 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(headers: dict[str, str], s
     )
 
 
+def test_retry_after_counts_with_whatever_was_not_taken() -> None:
+    assert receipt(200, "text/html", b"<html>", retry_after="7").retry_after_s == 7.0
+    assert receipt(413, retry_after="7").retry_after_s == 7.0
+    assert receipt(200, PROTOBUF, retry_after="7").retry_after_s is None
+
+
 def test_the_message_says_what_the_backend_said_in_one_line() -> None:
     message = receipt(400, JSON, b'{"message": "bad\\nspan", "error": "LangfuseError"}').message
     assert message == "HTTP 400: bad span: LangfuseError"

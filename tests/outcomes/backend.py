@@ -10,13 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
-from tests.otlp.scripted_server import Script, answering, http_answer, scripted_server
+from tests.otlp.scripted_collector import collector
+from tests.otlp.scripted_server import answering, http_answer, scripted_server
 
 PROTOBUF = "application/x-protobuf"
 SpanId = tuple[str, str]
@@ -45,7 +48,8 @@ class Request(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """What becomes of a request, and what the client sees of it."""
 
-    script: Script
+    script: Callable[..., Any]
+    """What answers: over HTTP a `Script`; over gRPC it gets the body and the context, and returns the answer."""
     keeps: Callable[[WireSpan], bool] = lambda _: False
     """Which of the request's spans are stored."""
 
@@ -123,6 +127,21 @@ class HttpBackend(Kept):
             kept = _kept_of(request, reply)
             assert b" 200 " in _relayed(self._relay_to, head, gzip.compress(kept) if is_packed else kept)
         reply.script(connection, raw)
+
+
+class GrpcBackend(Kept):
+    """Takes exports over gRPC."""
+
+    @contextmanager
+    def serving(self, tls: grpc.ServerCredentials | None = None, port: int = 0) -> Iterator[str]:
+        """Serve, at a free port unless told which; gives the URL."""
+
+        def serve(body: bytes, context: grpc.ServicerContext) -> bytes:
+            answer: bytes = self.take(Request(b"", body, time.monotonic())).script(body, context)
+            return answer
+
+        with collector(serve, tls=tls, port=port) as url:
+            yield url
 
 
 def _kept_of(request: Request, reply: Reply) -> bytes:

@@ -5,28 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from tests.otlp.scripted_server import answering, dripping, flooding, hang, http_answer, reset
 from tests.outcomes.backend import ACCEPT, PROTOBUF, Reply, answer, in_turn
+from tests.outcomes.case import Case, assert_sent_again_until_taken
 from tests.outcomes.conftest import HttpTrial
-from tests.outcomes.trial import FEW_SPANS, TOKEN
+from tests.outcomes.trial import TOKEN
 
 JSON = "application/json"
 PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-class Case(msgspec.Struct, frozen=True):
-    """An answer, and what it tells."""
-
-    name: str
-    reply: Reply
-    may_be_stored: bool
-    """Whether the request may have been stored all the same, so that sending it again may repeat it."""
-    said: str
-    """What the log says of it, beside where."""
 
 
 def bytewise(drop: bytes) -> Iterator[bytes]:
@@ -104,23 +93,7 @@ PERHAPS_STORED = [
 @pytest.mark.parametrize("case", [*NOT_STORED, *PERHAPS_STORED], ids=lambda case: case.name)
 def test_the_same_bytes_are_sent_again_until_they_are_taken(http_trial: HttpTrial, case: Case) -> None:
     trial, backend = http_trial(in_turn([case.reply, case.reply]))
-    trial.write("one")
-    trial.ship_until(lambda: len(backend.requests) > 1, "a second request")
-    trial.ship_until(lambda: trial.condition().startswith("backing off"), "a condition")
-    assert case.said in trial.condition()
-    trial.ship()
-    trial.assert_all_arrived_once()
-    assert len(backend.requests) == 3
-    assert len({request.body for request in backend.requests}) == 1
-    assert trial.dead() == {}
-    assert trial.counter("confirmed_spans") == FEW_SPANS
-    assert trial.counter("possible_repeats") == (2 * FEW_SPANS if case.may_be_stored else 0)
-    assert trial.condition() == "idle: everything is delivered"
-    # however often it happens, it is said once
-    (line,) = trial.said_of_trouble()
-    assert line.startswith("sink otel: backing off: ")
-    assert case.said in line
-    assert trial.said()[-1] == "sink otel: works again"
+    assert_sent_again_until_taken(trial, backend, case)
 
 
 def test_what_came_meanwhile_is_sent_once_the_backend_is_back(http_trial: HttpTrial) -> None:

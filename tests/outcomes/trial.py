@@ -163,7 +163,7 @@ def otel(url: str, **more: object) -> SinkSettings:
 
 def langfuse(url: str, public_key: str, secret_key: str) -> SinkSettings:
     settings = LangfuseSettings(
-        host=url, public_key=public_key, secret_key=Secret(secret_key), timeout=TIMEOUT_S, visibility_lag=0.05
+        host=url, public_key=public_key, secret_key=Secret(secret_key), timeout=TIMEOUT_S, visibility_lag=0.01
     )
     return _sink("langfuse", langfuse_type, settings)
 
