@@ -56,9 +56,10 @@ class BoundedNetwork(httpcore.NetworkBackend):
         """
         addresses = self._addresses(host, port)
         for place, address in enumerate(addresses):
-            share = self._left(httpcore.ConnectTimeout) / (len(addresses) - place)
             try:
-                stream = self._network.connect_tcp(address, port, share, local_address, socket_options)
+                with self._deadline.ends(httpcore.ConnectTimeout) as left_s:
+                    share_s = left_s / (len(addresses) - place)
+                    stream = self._network.connect_tcp(address, port, share_s, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if place == len(addresses) - 1:
                     raise
@@ -83,15 +84,13 @@ class BoundedNetwork(httpcore.NetworkBackend):
             # no thread can be started any more while the interpreter exits
             look_up()
         try:
-            answer = answers.get(timeout=self._left(httpcore.ConnectTimeout))
+            with self._deadline.ends(httpcore.ConnectTimeout) as left_s:
+                answer = answers.get(timeout=left_s)
         except Empty:
             raise httpcore.ConnectTimeout(f"the name {host} was not looked up in time") from None
         if isinstance(answer, Exception):
             raise httpcore.ConnectError(str(answer)) from answer
         return answer
-
-    def _left(self, late: type[Exception]) -> float:
-        return self._deadline.left(late)
 
 
 class Deadline:
@@ -110,16 +109,21 @@ class Deadline:
         finally:
             del self._of_thread.at
 
-    def left(self, late: type[Exception]) -> float:
-        """How many seconds are left.
+    @contextmanager
+    def ends(self, late: type[httpcore.TimeoutException]) -> Iterator[float]:
+        """Gives how many seconds are left for one step, and says the same of all that are not done by then.
 
         Raises:
-            Exception: `late`, if none are.
+            httpcore.TimeoutException: `late`, if the time is up, before the step or in it.
         """
-        left: float = self._of_thread.at - time.monotonic()
-        if left <= 0:
-            raise late(f"not done within {self._of_thread.seconds:g} s")
-        return left
+        left_s: float = self._of_thread.at - time.monotonic()
+        words = f"not done within {self._of_thread.seconds:g} s"
+        if left_s <= 0:
+            raise late(words)
+        try:
+            yield left_s
+        except httpcore.TimeoutException:
+            raise late(words) from None
 
 
 class _BoundedStream(httpcore.NetworkStream):
@@ -130,11 +134,13 @@ class _BoundedStream(httpcore.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.left(httpcore.ReadTimeout))
+        with self._deadline.ends(httpcore.ReadTimeout) as left_s:
+            return self._stream.read(max_bytes, left_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), _PIECE):
-            self._stream.write(buffer[start : start + _PIECE], self._deadline.left(httpcore.WriteTimeout))
+            with self._deadline.ends(httpcore.WriteTimeout) as left_s:
+                self._stream.write(buffer[start : start + _PIECE], left_s)
 
     def close(self) -> None:
         self._stream.close()
@@ -142,8 +148,8 @@ class _BoundedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = self._deadline.left(httpcore.ConnectTimeout)
-        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+        with self._deadline.ends(httpcore.ConnectTimeout) as left_s:
+            return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, left_s), self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
