@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.otlp.scripted_server import free_port
+from tests.otlp.scripted_server import free_port, scripted_server
 from tests.outcomes.backend import ACCEPT, HttpBackend
 from tests.outcomes.conftest import TrialWith
 from tests.outcomes.trial import FEW_SPANS, otel
@@ -79,6 +82,35 @@ def test_nothing_is_sent_over_tls_before_the_server_is_trusted(
         trial.ship()
     trial.assert_all_arrived_once()
     assert trial.counter("possible_repeats") == 0
+
+
+def test_a_server_that_never_reads_what_it_is_sent_gets_everything_once_it_does(trial_with: TrialWith) -> None:
+    port = free_port()
+    backend = HttpBackend(lambda _: ACCEPT)
+    trial = trial_with(otel(f"http://127.0.0.1:{port}"), backend)
+    trial.write("one", turns=1, result="x" * 3_000_000)
+    with unread_server(port):
+        trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
+        # the system may take in all of it for a peer that it knows to be fast
+        assert "Timeout: not done within 0.4 s" in trial.condition()
+        trial.close()
+    with backend.serving(port=port):
+        trial.ship()
+    trial.assert_all_arrived_once()
+    assert trial.dead() == {}
+
+
+@contextmanager
+def unread_server(port: int) -> Iterator[None]:
+    """A server that takes connections and reads nothing."""
+    over = threading.Event()
+
+    def wait(*_: object) -> None:
+        over.wait(10)
+
+    with scripted_server(wait, read_request=False, buffer=4096, port=port):
+        yield
+        over.set()
 
 
 def test_plain_http_to_a_server_that_wants_tls_gives_nothing_up(trial_with: TrialWith) -> None:
