@@ -12,6 +12,7 @@ import pytest
 from tests.outcomes.backend import HttpBackend, Kept, Rule
 from tests.outcomes.trial import TIMEOUT_S, Trial, otel
 from tracebridge.config import SinkSettings
+from tracebridge.devserver import DevServer
 
 TrialWith = Callable[[SinkSettings, Kept], Trial]
 
@@ -47,3 +48,17 @@ def http_trial(trial_with: TrialWith) -> Iterator[HttpTrial]:
             return trial_with(otel(url, timeout=timeout), backend), backend
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DevServer]:
+    """One development backend for a module: starting and stopping take longer than most of its tests."""
+    with DevServer() as server:
+        yield server
+
+
+@pytest.fixture
+def devserver(running: DevServer) -> DevServer:
+    """An empty development backend."""
+    running.clear()
+    return running

@@ -147,7 +147,6 @@ def test_a_refused_span_is_a_dead_letter_and_its_neighbours_arrive(langfuse_tria
 
 UNSURE = {
     "500": answering(http_answer(500, JSON, b'{"error": "Internal Server Error"}')),
-    "502": answering(http_answer(502, "text/html", b"<html>")),
     "an empty 200 in protobuf": answering(http_answer(200, "application/x-protobuf")),
     "no answer": hang,
     "reset": reset,

@@ -52,7 +52,7 @@ def is_no_poison(span: WireSpan) -> bool:
     return "poison" not in span.name
 
 
-@FORMS
+@pytest.mark.parametrize("form", [in_protobuf, in_json, in_a_batch_answer])
 def test_where_the_backend_can_be_read_what_it_refused_is_found(
     trial_with: TrialWith, devserver: DevServer, form: Form
 ) -> None:

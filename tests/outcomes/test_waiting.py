@@ -24,25 +24,23 @@ def http_date(seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers"),
+    ("status", "headers", "asked_s"),
     [
-        (429, ["Retry-After: 1"]),
-        (503, ["Retry-After: 0.8"]),
-        (503, [f"Retry-After: {http_date(1)}", f"Date: {http_date(0)}"]),
-        (500, ["Retry-After: 1"]),
+        (429, ["Retry-After: 1"], 1.0),
+        (503, ["Retry-After: 0.6"], 0.6),
+        (503, [f"Retry-After: {http_date(1)}", f"Date: {http_date(0)}"], 1.0),
     ],
-    ids=["429 in seconds", "503 in fractions", "503 as a date", "500 in seconds"],
+    ids=["429 in seconds", "503 in fractions", "503 as a date"],
 )
 def test_a_retry_after_that_is_longer_than_the_time_out_is_obeyed(
-    http_trial: HttpTrial, status: int, headers: list[str]
+    http_trial: HttpTrial, status: int, headers: list[str], asked_s: float
 ) -> None:
     trial, backend = http_trial(in_turn([answer(status, "", b"", *headers)]))
     trial.write("one")
     trial.ship()
     trial.assert_all_arrived_once()
     first, second = (request.at for request in backend.requests)
-    assert 0.8 <= second - first < 1.8
-    assert TIMEOUT_S < 0.8
+    assert TIMEOUT_S < asked_s <= second - first < asked_s + 1.0
 
 
 @pytest.mark.parametrize("asked", ["999999999999", http_date(10**9)], ids=["in seconds", "as a date"])

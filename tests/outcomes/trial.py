@@ -52,6 +52,8 @@ class Trial:
         events = write_session(self.trace_dir, name, turns=turns, tool=tool)
         events.write_text(events.read_text().replace('"found"', json.dumps(result)))
         OpenedLog(self.trace_dir).append(events.parent.name)
+        # nobody waits for more to gather
+        self._asked += 1
 
     # --- shipping ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +73,6 @@ class Trial:
 
     def ship(self, seconds: float = 10.0) -> None:
         """Ship until everything that is written by now is delivered, or is a dead letter."""
-        self._asked += 1
         deadline = time.monotonic() + seconds
         while not self._round().is_done:
             assert time.monotonic() < deadline, f"not delivered within {seconds} s; {self.shipper.trouble}"
