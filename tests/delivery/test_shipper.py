@@ -234,8 +234,7 @@ def test_however_many_batches_wait_for_their_fate_something_is_sent_by_which_it_
     state = rig.state()
     state.knows_all(state.target("file", str(rig.file)))
     state.close()
-    shipper = rig.shipper()
-    shipper._backoff = Backoff(draw=lambda: -1.0)  # a backend that is tried again at once
+    shipper = rig.shipper(Backoff(first_s=0.001, longest_s=0.001))
     spans = 2 * (MAX_UNSETTLED // 2 + 5) + 1
     until(lambda: shipper.round().is_done or len(rig.stored_names()) == spans - MAX_UNSETTLED, "the others arrive")
     assert "not answered" in shipper.trouble
@@ -378,7 +377,7 @@ def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_
     rig.ship()
     assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn", "b/turn"])
     state = rig.state()
-    letters = state.dead_letters(1)
+    letters = state.dead.of(1)
     state.close()
     assert [letter.reason for letter in letters] == ["cannot be encoded: ValueError: cannot say unspeakable"] * 2
     assert len([record for record in caplog.records if "dead letter" in record.getMessage()]) == 1
@@ -413,7 +412,7 @@ def test_one_refused_span_becomes_a_dead_letter_with_its_reason_and_its_neighbou
     rig.ship()
     assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn"])
     state = rig.state()
-    (letter,) = state.dead_letters(1)
+    (letter,) = state.dead.of(1)
     state.close()
     assert (letter.reason, letter.ref.session_id) == ("poison", "b")
 
@@ -424,7 +423,7 @@ def test_a_backend_that_refuses_some_spans_without_naming_them_is_read_back_to_f
     rig.backend.answers.stores_anyway = [False]
     rig.ship()
     state = rig.state()
-    dead = state.dead_letters(1)
+    dead = state.dead.of(1)
     state.close()
     # this backend stored all of them, whatever it said, so nothing is dead
     assert dead == []
@@ -439,7 +438,7 @@ def test_refused_credentials_stop_the_sink_after_one_request_and_lose_nothing(ri
     while shipper.trouble == "" and time.monotonic() < deadline:
         shipper.round()
         shipper.wait(0.05)
-    assert shipper.trouble == "401: bad key"
+    assert shipper.trouble == "401: bad key; nothing is lost: correct the credentials and start again"
     assert not shipper.round().is_done
     assert len(rig.backend.answers.requests) == 1
     shipper.close()
