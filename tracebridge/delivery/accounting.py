@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -40,6 +41,11 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     def pending(self) -> int:
         """Those that the sink is still to get."""
         return self.unread + self.open
+
+
+NOTHING: Final = Accounting(
+    written=0, confirmed=0, in_flight=0, unread=0, open=0, dead=0, discarded=0, left_out=0, oldest_ns=0
+)
 
 
 def account_for(state: State, target: int, policy: Policy) -> Accounting:

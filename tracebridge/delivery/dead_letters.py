@@ -46,6 +46,13 @@ class DeadLetters:
             if not wanted or number in wanted
         ]
 
+    def count_after(self, target: int, number: int) -> int:
+        """How many of a target's letters are newer than the one with this number."""
+        row = self._file.db.execute(
+            "SELECT count(*) FROM dead WHERE target = ? AND id > ?", (target, number)
+        ).fetchone()
+        return int(row[0])
+
     def part(self, number: int) -> bytes:
         """The span as it was encoded; empty if it could not be, or if the letter is gone."""
         row = self._file.db.execute("SELECT part FROM dead WHERE id = ?", (number,)).fetchone()

@@ -145,6 +145,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """When the oldest of what is in flight was written down; 0 when nothing is."""
     dead_spans: int
     dead_events: int
+    latest_dead: int
+    """The number of the latest of its dead letters; 0 if there is none."""
     dead_by_reason: dict[str, int]
     """How many spans were refused, by reason."""
     counters: dict[str, int]

@@ -395,10 +395,11 @@ class State:
 
     def served(self, target: int) -> int:
         """How many requests a target's backend has taken so far."""
-        row = self._file.db.execute(
-            "SELECT value FROM counter WHERE target = ? AND name = 'confirmed_requests'", (target,)
-        ).fetchone()
-        return 0 if row is None else int(row[0])
+        return self._counter(target, "confirmed_requests")
+
+    def confirmed(self, target: int) -> int:
+        """How many spans a target's backend has taken so far."""
+        return self._counter(target, "confirmed_spans")
 
     def account(self, target: int) -> Account:
         """What a target has been given so far, all of one moment."""
@@ -417,7 +418,7 @@ class State:
                 " FROM in_flight WHERE target = ?",
                 (target,),
             ).fetchone()
-            dead = db.execute("SELECT ref, reason FROM dead WHERE target = ?", (target,)).fetchall()
+            dead = db.execute("SELECT id, ref, reason FROM dead WHERE target = ? ORDER BY id", (target,)).fetchall()
         return Account(
             sink=sink,
             endpoint=endpoint,
@@ -428,8 +429,9 @@ class State:
             in_flight_events=events,
             in_flight_since_ns=since_ns,
             dead_spans=len(dead),
-            dead_events=sum(msgspec.msgpack.decode(ref, type=SpanRef).events for ref, _ in dead),
-            dead_by_reason=dict(_Tally(reason for _, reason in dead).most_common()),
+            dead_events=sum(msgspec.msgpack.decode(ref, type=SpanRef).events for _, ref, _ in dead),
+            latest_dead=dead[-1][0] if dead else 0,
+            dead_by_reason=dict(_Tally(reason for _, _, reason in dead).most_common()),
             counters=counters,
             condition=_condition(condition),
         )
@@ -483,6 +485,10 @@ class State:
             self._count(target, "confirmed_spans", len(refs))
             self._count(target, "confirmed_events", sum(ref.events for ref in refs))
             self._count(target, "confirmed_requests", 1)
+
+    def _counter(self, target: int, name: Counter) -> int:
+        query = "SELECT coalesce(max(value), 0) FROM counter WHERE target = ? AND name = ?"
+        return self._number(query, target, name)
 
     def _number(self, query: str, *values: int | str | bytes) -> int:
         return int(self._file.db.execute(query, values).fetchone()[0])
