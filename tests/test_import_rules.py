@@ -37,7 +37,7 @@ ALLOWED_OF_VENDORS = {
     "adapters/tracebridge_otlp": {"google.protobuf", "google.rpc", "opentelemetry.proto"},
 }
 
-VENDORS = ("google", "grpc", "httpx", "langfuse", "opentelemetry", "starlette", "uvicorn")
+VENDORS = ("google", "grpc", "httpcore", "httpx", "langfuse", "opentelemetry", "starlette", "uvicorn")
 
 
 def imports_of(folder: Path) -> Iterator[tuple[str, str]]:

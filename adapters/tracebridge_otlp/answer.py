@@ -7,18 +7,18 @@ the server kept anything.
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from tracebridge.sink import Outcome, Receipt
 
-MAX_BODY_BYTES: Final = 64 * 1024
-"""No more than this of an answer's body is looked at."""
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""No more than this of an answer's body is looked at. A thousand spans, each answered for on its own, need less."""
 
 _MAX_MESSAGE: Final = 300
 _TOO_LARGE_WORDS: Final = re.compile(
@@ -26,6 +26,10 @@ _TOO_LARGE_WORDS: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_WEB_PAGE: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.{0,1000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_DEEPEST_WORDS: Final = 4
 
 _OUTCOMES: Final[Mapping[int, Outcome]] = {
     400: Outcome.REJECTED,
@@ -40,6 +44,11 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
     503: Outcome.RETRY,  # OTLP: the server could not process the request, send it again
     505: Outcome.RETRY,  # the request's form was refused before its content was seen
     511: Outcome.RETRY,  # a captive portal stands in between
+    # a proxy that never got through to the server: refused, no route, and two failures of TLS
+    521: Outcome.RETRY,
+    523: Outcome.RETRY,
+    525: Outcome.RETRY,
+    526: Outcome.RETRY,
 }
 """Statuses whose meaning is their own; the others go by their class, see `_outcome_of`."""
 
@@ -51,7 +60,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """By lower-case name."""
     body: bytes = b""
-    """At most `MAX_BODY_BYTES`."""
+    """What there was of it up to `MAX_BODY_BYTES`; longer if there was more."""
 
     @property
     def media_type(self) -> str:
@@ -68,6 +77,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the answer says that its body is protobuf."""
         return self.media_type in {"application/x-protobuf", "application/protobuf"}
 
+    @property
+    def is_web_page(self) -> bool:
+        """Whether a browser was meant to show it, whatever it says that it is."""
+        return "html" in self.media_type or _WEB_PAGE.match(self.body) is not None
+
 
 SuccessReader = Callable[[Answer], Receipt]
 """Tells what a 2xx answer means; backends differ in what they put into its body."""
@@ -81,8 +95,12 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
         now_s: Seconds since the epoch, for a `Retry-After` that is a date.
         read_success: What a 2xx answer means.
     """
+    asked_s = retry_after_s(answer.headers, now_s=now_s)
     if 200 <= answer.status < 300:
-        return read_success(answer)
+        receipt = _success(answer, read_success)
+        if receipt.outcome is Outcome.ACCEPTED:
+            return receipt
+        return msgspec.structs.replace(receipt, retry_after_s=asked_s)
     message = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
         message += f", redirected to {answer.headers.get('location', 'nowhere')}: check the endpoint"
@@ -91,7 +109,7 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
     said = message_in(answer)
     return Receipt(
         outcome=_outcome_of(answer.status, said),
-        retry_after_s=retry_after_s(answer.headers, now_s=now_s),
+        retry_after_s=asked_s,
         message=shortened(f"{message}: {said}" if said else message),
     )
 
@@ -100,7 +118,7 @@ def otlp_success(answer: Answer) -> Receipt:
     """Read a 2xx answer as OTLP has it: an `ExportTraceServiceResponse`, protobuf or JSON, perhaps empty."""
     if answer.is_json:
         return _json_success(answer)
-    if answer.is_protobuf or (not answer.body and "html" not in answer.media_type):
+    if answer.is_protobuf or not answer.body:
         return _protobuf_success(answer)
     return _not_otlp(answer)
 
@@ -111,7 +129,10 @@ def json_success(answer: Answer) -> Receipt:
 
 
 def partial_success(rejected: int, message: str) -> Receipt:
-    """Read OTLP's `partial_success`; one that rejects nothing may still hold a warning."""
+    """Read OTLP's `partial_success`; one that rejects nothing may still hold a warning.
+
+    A count below zero rejects nothing.
+    """
     return Receipt(outcome=Outcome.ACCEPTED, rejected=max(rejected, 0), message=shortened(message))
 
 
@@ -120,28 +141,27 @@ def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,18}(\.\d{1,9})?", text):
         return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    moment = _moment(text)
+    if moment is None:
         return None
     # the server's own clock is the one that its date goes by
-    with contextlib.suppress(ValueError):
-        now_s = email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp()
-    return max(moment.timestamp() - now_s, 0.0)
+    its_now = _moment(headers.get("date", ""))
+    return max(moment.timestamp() - (now_s if its_now is None else its_now.timestamp()), 0.0)
 
 
 def message_in(answer: Answer) -> str:
     """What the body of an answer says to people."""
+    if answer.is_web_page:
+        return ""
     if answer.is_protobuf:
         return _status_message(answer.body)
     text = answer.body.decode(errors="replace")
     if answer.is_json:
         try:
-            value = msgspec.json.decode(answer.body)
-        except msgspec.DecodeError:
+            return _words_in(_json(answer.body), _DEEPEST_WORDS) or text
+        except ValueError:
             return text
-        return _words_in(value) or text
-    return "" if "html" in answer.media_type else text
+    return text
 
 
 def shortened(text: str) -> str:
@@ -165,21 +185,81 @@ def _outcome_of(status: int, said: str) -> Outcome:
     return Outcome.RETRY if status < 500 else Outcome.UNKNOWN
 
 
+def _success(answer: Answer, read_success: SuccessReader) -> Receipt:
+    if answer.is_web_page:
+        # a login page or a web server's front page: whoever wrote it does not take traces
+        kind = answer.media_type or "no content type"
+        return Receipt(
+            outcome=Outcome.RETRY,
+            message=shortened(f"HTTP {answer.status} with a web page ({kind}): no trace endpoint, check the address"),
+        )
+    if len(answer.body) > MAX_BODY_BYTES:
+        return _unreadable(answer, f"more than {MAX_BODY_BYTES} bytes, which is no answer to an export")
+    return read_success(answer)
+
+
 def _json_success(answer: Answer) -> Receipt:
     if not answer.body.strip():
         return Receipt(outcome=Outcome.ACCEPTED)
     try:
-        value = msgspec.json.decode(answer.body)
-    except msgspec.DecodeError as error:
+        value = _json(answer.body)
+    except ValueError as error:
         return _unreadable(answer, f"JSON that cannot be read ({error})")
-    partial = value.get("partialSuccess") if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return Receipt(outcome=Outcome.ACCEPTED)
+    errors = value.get("errors")
+    if isinstance(errors, list) and errors:
+        return _batch_with_errors(errors, value.get("successes"))
+    partial = _either(value, "partialSuccess", "partial_success")
     if not isinstance(partial, dict):
         return Receipt(outcome=Outcome.ACCEPTED)
     try:
-        rejected = int(partial.get("rejectedSpans") or 0)
-    except (TypeError, ValueError):
+        rejected = int(_either(partial, "rejectedSpans", "rejected_spans") or 0)
+    except (TypeError, ValueError, OverflowError):
         return _unreadable(answer, "a partial success without a count")
-    return partial_success(rejected, str(partial.get("errorMessage") or ""))
+    return partial_success(rejected, str(_either(partial, "errorMessage", "error_message") or ""))
+
+
+def _batch_with_errors(errors: list[Any], successes: Any) -> Receipt:
+    """Read the answer of LangFuse's batches, which have a status for each item.
+
+    If nothing succeeded for one and the same reason that lies with none of the items, that is the answer's reason.
+    """
+    first = errors[0]
+    statuses = {error.get("status") if isinstance(error, dict) else None for error in errors}
+    message = shortened(_words_in(first, _DEEPEST_WORDS))
+    (status, *others) = statuses
+    if not successes and not others and type(status) is int:
+        outcome = _outcome_of(status, message)
+        if outcome not in (Outcome.REJECTED, Outcome.TOO_LARGE):
+            return Receipt(outcome=outcome, message=shortened(f"all {len(errors)} items: HTTP {status}: {message}"))
+    return Receipt(outcome=Outcome.ACCEPTED, rejected=len(errors), message=message)
+
+
+def _either(value: dict[str, Any], name: str, other_name: str) -> Any:
+    """What stands under a name, which some servers write the way of protobuf and others that of JSON."""
+    return value.get(name, value.get(other_name))
+
+
+def _json(body: bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment that an HTTP date names; None if it is none."""
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _protobuf_success(answer: Answer) -> Receipt:
@@ -194,14 +274,7 @@ def _protobuf_success(answer: Answer) -> Receipt:
 
 
 def _not_otlp(answer: Answer) -> Receipt:
-    kind = answer.media_type or "no content type"
-    if "html" in kind:
-        # a login page or a web server's front page: whoever wrote it does not take traces
-        return Receipt(
-            outcome=Outcome.RETRY,
-            message=f"HTTP {answer.status} with a web page ({kind}): no trace endpoint, check the address",
-        )
-    return _unreadable(answer, f"{kind}, which is no OTLP answer")
+    return _unreadable(answer, f"{answer.media_type or 'no content type'}, which is no OTLP answer")
 
 
 def _unreadable(answer: Answer, found: str) -> Receipt:
@@ -219,10 +292,10 @@ def _status_message(body: bytes) -> str:
         return ""
 
 
-def _words_in(value: Any) -> str:
+def _words_in(value: Any, depth: int) -> str:
     if isinstance(value, str):
         return value
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or depth == 0:
         return ""
-    found = (_words_in(value.get(key)) for key in ("message", "error", "detail"))
+    found = (_words_in(value.get(key), depth - 1) for key in ("message", "error", "detail"))
     return ": ".join(dict.fromkeys(words for words in found if words))

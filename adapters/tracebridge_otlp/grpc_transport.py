@@ -27,6 +27,9 @@ _STATUS_DETAILS: Final = "grpc-status-details-bin"
 _NO_CONNECTION: Final = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 """How gRPC begins its words on a call for which there never was a connection."""
 
+_OWN_LIMIT: Final = "CLIENT: Received message larger than max"
+"""What gRPC says of an answer that is too large for this side to read; the request was dealt with then."""
+
 _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "INVALID_ARGUMENT": Outcome.REJECTED,
     "ALREADY_EXISTS": Outcome.REJECTED,
@@ -115,9 +118,8 @@ class GrpcTransport:
             receipt = Receipt(outcome=Outcome.RETRY, message=shortened(f"gRPC call not made: {error}"))
         else:
             receipt = partial_success(response.partial_success.rejected_spans, response.partial_success.error_message)
-        if receipt.outcome is Outcome.ACCEPTED:
-            return receipt
-        return msgspec.structs.replace(receipt, message=self._redact(f"{self._place}: {receipt.message}"))
+        place = "" if receipt.outcome is Outcome.ACCEPTED else f"{self._place}: "
+        return msgspec.structs.replace(receipt, message=self._redact(f"{place}{receipt.message}"))
 
     def close(self) -> None:
         """Close the connections."""
@@ -153,8 +155,11 @@ def receipt_of_call(failure: CallFailure) -> Receipt:
 
 
 def _outcome_of(failure: CallFailure) -> Outcome:
-    if failure.code == "RESOURCE_EXHAUSTED" and says_too_large(failure.details):
-        return Outcome.TOO_LARGE
+    if failure.code == "RESOURCE_EXHAUSTED":
+        if _OWN_LIMIT in failure.details:
+            return Outcome.UNKNOWN
+        if says_too_large(failure.details):
+            return Outcome.TOO_LARGE
     if failure.code == "UNAVAILABLE":
         # gRPC gives a server that is overloaded and a connection that broke during the call the same code
         not_taken = failure.retry_after_s is not None or failure.details.startswith(_NO_CONNECTION)
@@ -179,7 +184,8 @@ def _retry_after_s(metadata: Any) -> float | None:
             for detail in details:
                 retry_info = RetryInfo()
                 if detail.Unpack(retry_info):
-                    return float(retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9)
+                    asked_s = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9
+                    return asked_s if asked_s >= 0 else None
         except DecodeError:
             return None
     return None

@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from typing import Literal, Self
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Literal, Self
 
+import httpcore
 import httpx
 import msgspec
 
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, otlp_success, receipt_of, shortened
+from tracebridge_otlp.bounded_network import BoundedNetwork, Resolver
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 
 Compression = Literal["gzip", "none"]
@@ -43,20 +46,22 @@ class HttpTransport:
         certificates: Certificates = Certificates(),  # noqa: B008  # frozen
         read_success: SuccessReader = otlp_success,
         clock: Callable[[], float] = time.time,
+        resolve: Resolver | None = None,
     ) -> None:
         """Prepare a transport; nothing is sent yet.
 
         Args:
             url: Where to post to, with the path.
             headers: Sent with every request. Their values are taken for secrets.
-            timeout_s: How long each of connecting, sending and the whole of answering may take.
+            timeout_s: How long the whole exchange may take, from looking up the name to the answer's last byte.
             compression: How the request's body is compressed.
             certificates: Certificates for TLS.
             read_success: What a 2xx answer means.
             clock: Seconds since the epoch, for a `Retry-After` that is a date.
+            resolve: How names are looked up, if not as the system does.
 
         Raises:
-            ConfigurationError: a certificate cannot be loaded, or a header cannot be sent.
+            ConfigurationError: a certificate cannot be loaded, or a header or the proxy's address cannot be used.
         """
         self._url = url
         self._place = without_credentials(url)
@@ -65,6 +70,7 @@ class HttpTransport:
         self._compression = compression
         self._read_success = read_success
         self._clock = clock
+        self._network = BoundedNetwork(resolve)
         self._client = httpx.Client(
             headers={
                 "accept-encoding": "identity",
@@ -75,8 +81,7 @@ class HttpTransport:
             },
             timeout=timeout_s,
             follow_redirects=False,
-            verify=tls_context(certificates),
-            limits=httpx.Limits(max_keepalive_connections=8, keepalive_expiry=4.0),
+            transport=_Connections(url, tls_context(certificates), self._network),
         )
 
     def __enter__(self) -> Self:
@@ -89,12 +94,14 @@ class HttpTransport:
         """Send one request and tell what became of it; never raises, never retries, follows no redirect."""
         content = gzip.compress(body, compresslevel=6, mtime=0) if self._compression == "gzip" else body
         try:
-            answer = self._exchange(content)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            receipt = receipt_of_failure(error, self._place)
-        else:
+            with self._network.bounded(self._timeout_s):
+                answer = self._exchange(content)
             receipt = receipt_of(answer, now_s=self._clock(), read_success=self._read_success)
-        return msgspec.structs.replace(receipt, message=self._redact(receipt.message))
+        except Exception as error:
+            # whatever a peer can bring the client's packages to raise: the request may have been sent
+            receipt = receipt_of_failure(error)
+        place = "" if receipt.outcome is Outcome.ACCEPTED else f"{self._place}: "
+        return msgspec.structs.replace(receipt, message=self._redact(f"{place}{receipt.message}"))
 
     def close(self) -> None:
         """Close the connections."""
@@ -102,36 +109,111 @@ class HttpTransport:
 
     def _exchange(self, content: bytes) -> Answer:
         with self._client.stream("POST", self._url, content=content) as response:
-            deadline = time.monotonic() + self._timeout_s
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) >= MAX_BODY_BYTES:
-                    break
-                if time.monotonic() > deadline:
-                    # the client's own time-out starts anew with every byte that comes
-                    raise httpx.ReadTimeout(f"the answer was not complete after {self._timeout_s:g} s")
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(status=response.status_code, headers=headers, body=bytes(body[:MAX_BODY_BYTES]))
+            return Answer(status=response.status_code, headers=headers, body=_body_of(response))
 
 
-def receipt_of_failure(error: Exception, place: str) -> Receipt:
+class _Connections(httpx.BaseTransport):
+    """Connections to one server, or to the proxy that the environment names for it, over a `BoundedNetwork`."""
+
+    def __init__(self, url: str, context: ssl.SSLContext, network: BoundedNetwork) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            proxy=_proxy_for(url),
+            max_keepalive_connections=8,
+            keepalive_expiry=4.0,
+            network_backend=network,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                request.method,
+                _core_url(request.url),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=_AnswerStream(answer), extensions=answer.extensions
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _AnswerStream(httpx.SyncByteStream):
+    """The body of an answer."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _proxy_for(url: str) -> httpcore.Proxy | None:
+    """The proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name for this address."""
+    target = httpx.URL(url)
+    named = urllib.request.getproxies()
+    address = named.get(target.scheme) or named.get("all")
+    if not address or urllib.request.proxy_bypass(target.netloc.decode()):
+        return None
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(f"the proxy that the environment names cannot be used: {error}") from None
+    return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth)
+
+
+def _body_of(response: httpx.Response) -> bytes:
+    """The body, as far as it is looked at.
+
+    What it takes to be sure of a success is all of it. An error's status says enough, also if the body that should
+    explain it breaks off, or never ends.
+    """
+    body = bytearray()
+    try:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
+    except Exception:
+        if response.is_success:
+            raise
+    return bytes(body[: MAX_BODY_BYTES + 1])
+
+
+def receipt_of_failure(error: Exception) -> Receipt:
     """Tell what a failed exchange means: whether the whole request may have reached the server."""
-    words = shortened(f"{place}: {type(error).__name__}: {error}" if str(error) else f"{place}: {type(error).__name__}")
+    words = shortened(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    if isinstance(error, httpcore.ProxyError) and str(error).startswith(_PROXY_CREDENTIALS):
+        return Receipt(outcome=Outcome.UNAUTHORIZED, message=words)
     return Receipt(outcome=Outcome.RETRY if isinstance(error, _NOT_SENT) else Outcome.UNKNOWN, message=words)
 
 
-_NOT_SENT = (
+_PROXY_CREDENTIALS: Final = "407"
+"""How the words of a proxy that asks for other credentials begin."""
+
+_NOT_SENT: Final = (
     # no connection: refused, no such name, TLS failure, no proxy, or no free connection in time
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
     httpx.InvalidURL,
     # the request could not be sent to its end, and no server acts on a body that stops short of its length
-    httpx.WriteError,
-    httpx.WriteTimeout,
+    httpcore.WriteError,
+    httpcore.WriteTimeout,
 )
 
 

@@ -13,6 +13,7 @@ from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
 from tracebridge.delivery import poison
 from tracebridge.delivery.backoff import Backoff
+from tracebridge.delivery.poison import LAST_STRIKE, STRIKES
 from tracebridge.delivery.records import Batch, SpanRef, Suspicion
 
 
@@ -34,12 +35,12 @@ def test_a_backend_that_is_down_makes_nothing_suspect_however_long(spans: int) -
     assert not poison.is_poisoned(failed(batch(spans), *[7] * 50))
 
 
-@pytest.mark.parametrize("spans", [1, 8])
-def test_a_batch_is_poisoned_once_the_backend_has_failed_on_it_three_times_with_others_served_in_between(
-    spans: int,
+@pytest.mark.parametrize(("spans", "strikes"), [(1, LAST_STRIKE), (8, STRIKES)])
+def test_a_batch_is_poisoned_once_the_backend_has_failed_on_it_often_enough_with_others_served_in_between(
+    spans: int, strikes: int
 ) -> None:
-    assert not poison.is_poisoned(failed(batch(spans), 1, 2))
-    assert poison.is_poisoned(failed(batch(spans), 1, 2, 3))
+    assert not poison.is_poisoned(failed(batch(spans), *range(1, strikes)))
+    assert poison.is_poisoned(failed(batch(spans), *range(1, strikes + 1)))
 
 
 def test_with_nothing_else_to_send_a_batch_is_taken_apart_and_a_single_span_is_not_given_up() -> None:
@@ -58,11 +59,11 @@ def test_a_single_span_that_is_left_of_a_batch_is_given_up_only_if_something_was
 ):
     single = poison.half_under_suspicion(batch(1, Suspicion(strikes=3, since=3, served=3)))
     assert not poison.is_poisoned(failed(single, *[3] * 50, only_suspects=True))
-    assert not poison.is_poisoned(failed(single, 4, 4, only_suspects=True))
-    assert poison.is_poisoned(failed(single, 4, 4, 4, only_suspects=True))
+    assert not poison.is_poisoned(failed(single, *[4] * (LAST_STRIKE - 1), only_suspects=True))
+    assert poison.is_poisoned(failed(single, *[4] * LAST_STRIKE, only_suspects=True))
 
 
-@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("readable", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_span_on_which_the_backend_breaks_becomes_a_dead_letter_and_its_neighbours_arrive(
     tmp_path: Path, readable: bool
 ) -> None:
@@ -73,7 +74,7 @@ def test_a_span_on_which_the_backend_breaks_becomes_a_dead_letter_and_its_neighb
     write_session(rig.trace_dir, "c", turns=9)
     rig.ship(backoff=Backoff(first_s=0.01, longest_s=0.02), seconds=40)
     assert {(letter.ref.session_id, letter.reason) for letter in rig.dead()} == {
-        ("b", "the backend failed on it 3 times: HTTP 500: it broke")
+        ("b", "the backend failed on it 8 times while it took others: HTTP 500: it broke")
     }
     assert len(rig.dead()) == 2
     expected = [f"{name}/{kind}" for name in "ac" for kind in ["session", *["tool", "turn"] * 9]]

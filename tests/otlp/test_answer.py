@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -8,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tracebridge.sink import Outcome, Receipt
-from tracebridge_otlp.answer import Answer, SuccessReader, json_success, otlp_success, receipt_of
+from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, json_success, otlp_success, receipt_of
 
 NOW_S = 1_800_000_000.0
 PROTOBUF = "application/x-protobuf"
@@ -50,6 +53,15 @@ def receipt(
         (200, "text/plain", b"OK", Outcome.UNKNOWN),
         (200, "text/html; charset=utf-8", b"<html>Please log in</html>", Outcome.RETRY),
         (200, "text/html", b"", Outcome.RETRY),
+        (200, JSON, b"<!DOCTYPE html><html>Please log in</html>", Outcome.RETRY),
+        (200, PROTOBUF, b"\xef\xbb\xbf\r\n<HTML><head>", Outcome.RETRY),
+        (200, "", b"<!-- portal --><html>", Outcome.RETRY),
+        (200, "text/plain", b"<htmlish", Outcome.UNKNOWN),
+        (200, JSON, b"[" * 100_000, Outcome.UNKNOWN),
+        (200, JSON, b'{"partialSuccess": {"rejectedSpans": 1e999}}', Outcome.UNKNOWN),
+        (200, JSON, b" " * (MAX_BODY_BYTES + 1), Outcome.UNKNOWN),
+        (207, JSON, b'{"successes": [], "errors": []}', Outcome.ACCEPTED),
+        (207, "application/xml", b"<multistatus/>", Outcome.UNKNOWN),
         (301, "", b"", Outcome.RETRY),
         (302, "text/html", b"<a href=/login>", Outcome.RETRY),
         (307, "", b"", Outcome.RETRY),
@@ -80,6 +92,14 @@ def receipt(
         (503, "", b"", Outcome.RETRY),
         (504, "", b"", Outcome.UNKNOWN),
         (520, "", b"", Outcome.UNKNOWN),
+        (521, "", b"", Outcome.RETRY),
+        (522, "", b"", Outcome.UNKNOWN),
+        (523, "", b"", Outcome.RETRY),
+        (524, "", b"", Outcome.UNKNOWN),
+        (525, "", b"", Outcome.RETRY),
+        (526, "", b"", Outcome.RETRY),
+        (599, "", b"", Outcome.UNKNOWN),
+        (101, "", b"", Outcome.RETRY),
     ],
 )
 def test_every_answer_means_one_outcome(status: int, media_type: str, body: bytes, outcome: Outcome) -> None:
@@ -92,6 +112,7 @@ def test_every_answer_means_one_outcome(status: int, media_type: str, body: byte
         (PROTOBUF, PARTIAL),
         (JSON, b'{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "two were bad"}}'),
         (JSON, b'{"partialSuccess": {"rejectedSpans": 2, "errorMessage": "two were bad"}}'),
+        (JSON, b'{"partial_success": {"rejected_spans": 2, "error_message": "two were bad"}}'),
     ],
 )
 def test_a_partial_success_tells_how_many_were_rejected_and_why(media_type: str, body: bytes) -> None:
@@ -100,6 +121,50 @@ def test_a_partial_success_tells_how_many_were_rejected_and_why(media_type: str,
 
 def test_a_partial_success_that_rejects_nothing_is_a_success_with_a_warning() -> None:
     assert receipt(200, PROTOBUF, WARNING) == Receipt(outcome=Outcome.ACCEPTED, message="slow down a little")
+
+
+@pytest.mark.parametrize("count", [b"-3", b'"-3"', b"null", b"0"])
+def test_a_count_that_is_no_count_rejects_nothing(count: bytes) -> None:
+    body = b'{"partialSuccess": {"rejectedSpans": %s, "errorMessage": "hm"}}' % count
+    assert receipt(200, JSON, body) == Receipt(outcome=Outcome.ACCEPTED, message="hm")
+
+
+@pytest.mark.parametrize("status", [200, 207])
+def test_a_batch_answer_tells_how_many_of_its_items_were_refused_and_why_the_first(status: int) -> None:
+    errors = [item(400, "no trace id"), item(400, "no start")]
+    found = receipt(status, JSON, batch_answer([item(201)], errors), json_success)
+    assert found == Receipt(outcome=Outcome.ACCEPTED, rejected=2, message="no trace id")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "rejected"),
+    [
+        (400, Outcome.ACCEPTED, 2),
+        (413, Outcome.ACCEPTED, 2),
+        (401, Outcome.UNAUTHORIZED, 0),
+        (429, Outcome.RETRY, 0),
+        (500, Outcome.UNKNOWN, 0),
+    ],
+)
+def test_a_batch_answer_that_refuses_all_for_a_reason_of_its_own_is_that_refusal(
+    status: int, outcome: Outcome, rejected: int
+) -> None:
+    found = receipt(207, JSON, batch_answer([], [item(status, "no"), item(status, "no")]), json_success)
+    assert (found.outcome, found.rejected) == (outcome, rejected)
+
+
+@pytest.mark.parametrize("error", [3, "no", None, {}, {"status": "400"}, {"message": {"message": 7}}])
+def test_a_batch_answer_with_errors_of_another_form_is_read_too(error: object) -> None:
+    found = receipt(207, JSON, batch_answer([], [error]), json_success)
+    assert (found.outcome, found.rejected) == (Outcome.ACCEPTED, 1)
+
+
+def item(status: int, message: str = "") -> dict[str, object]:
+    return {"id": "1", "status": status, "message": message}
+
+
+def batch_answer(successes: Sequence[object], errors: Sequence[object]) -> bytes:
+    return json.dumps({"successes": successes, "errors": errors}).encode()
 
 
 def test_a_backend_that_answers_in_json_of_its_own_is_believed_only_where_that_is_expected() -> None:
@@ -125,6 +190,11 @@ def test_a_backend_that_answers_in_json_of_its_own_is_believed_only_where_that_i
         ({"retry-after": "Fri, 15 Jan 2027 08:01:00 GMT", "date": "yesterday"}, 60.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-5"}, None),
+        ({"retry-after": "1e3"}, None),
+        ({"retry-after": "Fri, 15 Jan 2027 08:01:00 -0000"}, 60.0),
+        ({"retry-after": "Fri, 31 Dec 99999999999999 23:59:59 GMT"}, None),
+        ({"retry-after": "Fri, 15 Jan 2027 08:01:00 +9999"}, None),
+        ({"retry-after": "Mon, 01 Jan 0001 00:00:00 GMT"}, 0.0),
         ({"retry-after": "9" * 400}, None),
         ({}, None),
     ],
@@ -133,6 +203,12 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(headers: dict[str, str], s
     assert (
         receipt_of(Answer(status=503, headers=headers), now_s=NOW_S, read_success=otlp_success).retry_after_s == seconds
     )
+
+
+def test_retry_after_counts_with_whatever_was_not_taken() -> None:
+    assert receipt(200, "text/html", b"<html>", retry_after="7").retry_after_s == 7.0
+    assert receipt(413, retry_after="7").retry_after_s == 7.0
+    assert receipt(200, PROTOBUF, retry_after="7").retry_after_s is None
 
 
 def test_the_message_says_what_the_backend_said_in_one_line() -> None:
@@ -148,4 +224,6 @@ def test_the_message_of_a_redirect_names_its_target() -> None:
 
 def test_a_web_page_is_not_quoted_and_no_message_is_long() -> None:
     assert receipt(502, "text/html", b"<h1>Bad Gateway</h1>").message == "HTTP 502"
+    assert receipt(502, "text/plain", b"<html>Bad Gateway</html>").message == "HTTP 502"
+    assert receipt(400, JSON, b"[" * 100_000).message.startswith("HTTP 400: [[[[")
     assert len(receipt(400, "text/plain", b"x" * 10_000).message) <= 300

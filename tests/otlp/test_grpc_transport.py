@@ -2,23 +2,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
 
+from tests.otlp.scripted_collector import collector, failing
 from tests.otlp.scripted_server import scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
@@ -26,44 +22,11 @@ from tracebridge_otlp.grpc_transport import CallFailure, GrpcTransport, receipt_
 from tracebridge_otlp.http_transport import Certificates
 
 SECRET = "Bearer s3cr3t-token"
-Answer = Callable[[bytes, grpc.ServicerContext], bytes]
-
-
-@contextmanager
-def collector(answer: Answer) -> Iterator[str]:
-    """An OTLP server that answers as told."""
-
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: Any) -> Any:
-            assert handler_call_details.method.endswith("TraceService/Export")
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((Handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=0).wait()
 
 
 def post(endpoint: str, timeout_s: float = 5.0) -> Receipt:
     with GrpcTransport(endpoint, headers={"Authorization": SECRET}, timeout_s=timeout_s) as transport:
         return transport.post(b"\x0a\x00")
-
-
-def failing(code: grpc.StatusCode, details: str = "", retry: RetryInfo | None = None) -> Answer:
-    def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
-        if retry is not None:
-            detail = AnyMessage()
-            detail.Pack(retry)
-            status = Status(code=code.value[0], message=details, details=[detail])
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, details)
-        return b""
-
-    return answer
 
 
 @pytest.mark.parametrize(
@@ -137,6 +100,20 @@ def test_a_request_over_the_servers_limit_is_too_large() -> None:
     assert receipt.outcome is Outcome.TOO_LARGE
 
 
+def test_an_answer_that_is_too_large_to_read_does_not_make_the_request_too_large() -> None:
+    huge = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(error_message="x" * 5_000_000))
+    with collector(lambda *_: huge.SerializeToString()) as endpoint:
+        receipt = post(endpoint)
+    assert receipt.outcome is Outcome.UNKNOWN
+    assert "larger than max" in receipt.message
+
+
+def test_a_delay_below_zero_is_none() -> None:
+    retry = RetryInfo(retry_delay=Duration(seconds=-2))
+    with collector(failing(grpc.StatusCode.UNAVAILABLE, "busy", retry)) as endpoint:
+        assert post(endpoint).retry_after_s is None
+
+
 def test_a_server_that_is_not_there_has_not_taken_anything() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -181,6 +158,13 @@ def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
     assert receipt.outcome is Outcome.UNAUTHORIZED
     assert "s3cr3t" not in receipt.message
     assert "no such token ***" in receipt.message
+
+
+def test_credentials_that_a_server_quotes_stay_out_of_a_partial_success() -> None:
+    partial = ExportTracePartialSuccess(rejected_spans=1, error_message=f"not for {SECRET}")
+    body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    with collector(lambda *_: body) as endpoint:
+        assert post(endpoint).message == "not for ***"
 
 
 def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:

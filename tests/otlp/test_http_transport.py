@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import gzip
 import socket
-import struct
-import threading
 from pathlib import Path
 
 import pytest
 
-from tests.otlp.scripted_server import answering, http_answer, scripted_server
+from tests.otlp.scripted_server import answering, flooding, free_port, http_answer, reset, scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome
 from tracebridge_otlp.http_transport import Certificates, Compression, HttpTransport
@@ -20,16 +18,6 @@ OK = http_answer(200, "application/x-protobuf")
 def transport(url: str, timeout_s: float = 5.0, compression: Compression = "none") -> HttpTransport:
     headers = {"Authorization": SECRET}
     return HttpTransport(url, headers=headers, timeout_s=timeout_s, compression=compression)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
 
 
 def test_a_request_is_posted_as_protobuf_with_the_headers_of_the_user() -> None:
@@ -87,7 +75,7 @@ def test_a_tls_failure_means_that_nothing_was_stored() -> None:
 
 
 def test_a_reset_after_the_request_leaves_its_fate_unknown() -> None:
-    with scripted_server(lambda connection, _: reset(connection)) as url, transport(url) as http:
+    with scripted_server(reset) as url, transport(url) as http:
         assert http.post(b"spans").outcome is Outcome.UNKNOWN
 
 
@@ -102,45 +90,55 @@ def test_a_garbled_or_cut_answer_leaves_the_fate_unknown(answer: bytes) -> None:
         assert http.post(b"spans").outcome is Outcome.UNKNOWN
 
 
-def test_no_answer_in_time_leaves_the_fate_unknown() -> None:
-    over = threading.Event()
-
-    def hang(*_: object) -> None:
-        over.wait(10)
-
-    with scripted_server(hang) as url, transport(url, timeout_s=0.2) as http:
-        receipt = http.post(b"spans")
-        over.set()
-    assert receipt.outcome is Outcome.UNKNOWN
-    assert "ReadTimeout" in receipt.message
-
-
-def test_an_answer_that_drips_in_is_given_up_at_the_time_out() -> None:
-    over = threading.Event()
-
-    def drip(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-        while not over.wait(0.02):
-            connection.sendall(b" ")
-
-    with scripted_server(drip) as url, transport(url, timeout_s=0.3) as http:
-        receipt = http.post(b"spans")
-        over.set()
-    assert receipt.outcome is Outcome.UNKNOWN
-
-
 def test_an_endless_answer_is_not_read_to_its_end() -> None:
-    over = threading.Event()
-
-    def flood(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Type: text/plain\r\n\r\n")
-        while not over.is_set():
-            connection.sendall(b"x" * 65536)
-
+    flood = flooding(b"HTTP/1.1 400 Bad\r\nContent-Type: text/plain\r\n\r\n", b"x" * 65536)
     with scripted_server(flood) as url, transport(url) as http:
+        assert http.post(b"spans").outcome is Outcome.REJECTED
+
+
+def test_an_error_counts_although_its_body_breaks_off() -> None:
+    with (
+        scripted_server(answering(http_answer(401, "text/plain", b"who are you?")[:-3])) as url,
+        transport(url) as http,
+    ):
         receipt = http.post(b"spans")
-        over.set()
-    assert receipt.outcome is Outcome.REJECTED
+    assert (receipt.outcome, receipt.message) == (Outcome.UNAUTHORIZED, f"{url}: HTTP 401: who are y")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(407, Outcome.UNAUTHORIZED), (502, Outcome.RETRY), (403, Outcome.RETRY)]
+)
+def test_a_proxy_of_the_environment_is_asked_and_its_refusal_means_that_nothing_was_stored(
+    status: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[bytes] = []
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        requests.append(request)
+        connection.sendall(http_answer(status))
+
+    with scripted_server(script) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.replace("//", "//user:pass@"))
+        monkeypatch.setenv("NO_PROXY", "elsewhere.example")
+        with transport("https://backend.invalid:4318") as http:
+            receipt = http.post(b"spans")
+    assert receipt.outcome is outcome
+    assert requests[0].startswith(b"CONNECT backend.invalid:4318 ")
+    assert b"proxy-authorization: basic dxnlcjpwyxnz" in requests[0].lower()
+
+
+def test_a_host_that_the_environment_exempts_is_reached_without_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("NO_PROXY", "elsewhere.example, 127.0.0.1")
+    with scripted_server(answering(OK)) as url, transport(url) as http:
+        assert http.post(b"spans").outcome is Outcome.ACCEPTED
+
+
+def test_a_proxy_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(ConfigurationError, match="proxy"):
+        transport("https://backend.example")
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -167,7 +165,7 @@ def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
     with scripted_server(answering(answer)) as url, transport(url) as http:
         receipt = http.post(b"spans")
     assert receipt.outcome is Outcome.UNAUTHORIZED
-    assert receipt.message == "HTTP 401: unknown key ***"
+    assert receipt.message == f"{url}: HTTP 401: unknown key ***"
 
 
 def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Health:
 
     def refuses_credentials(self, why: str) -> None:
         """It takes nothing before somebody has corrected something."""
-        self._hold_back(PAUSED_RECHECK_S, "paused", f"{why}; nothing is lost: correct the credentials and start again")
+        self._hold_back(PAUSED_RECHECK_S, "paused", why)
 
     def warns(self, text: str) -> None:
         """It took a request, and had something to say about it."""

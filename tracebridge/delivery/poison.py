@@ -18,6 +18,9 @@ import msgspec
 from tracebridge.delivery.records import Batch, Suspicion
 
 STRIKES: Final = 3
+"""After so many a batch is taken apart."""
+LAST_STRIKE: Final = 8
+"""After so many a span that stands alone is given up: more, because backends also fail at random."""
 
 
 def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool) -> Suspicion:
@@ -41,7 +44,7 @@ def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool) -> S
 
 def is_poisoned(batch: Batch) -> bool:
     """Whether something in the batch makes the backend fail, as far as can be told."""
-    return batch.suspicion.strikes >= STRIKES
+    return batch.suspicion.strikes >= (LAST_STRIKE if len(batch.refs) == 1 else STRIKES)
 
 
 def aside_s(suspicion: Suspicion, first_s: float) -> float:

@@ -136,6 +136,7 @@ class Shipper:
         self._has_said_so = False
         self._read_back_trouble = ""
         self._looked_for = 0
+        self._has_looked = False
         self._look_at = 0.0
         for batch in self._state.in_flight(self._target):
             if batch.fate == "unsent":
@@ -154,12 +155,14 @@ class Shipper:
         self._settle()
         if self._health.is_held_back:
             return Round(is_done=False, wait_s=self._health.wait_s)
-        self._send_ready()
+        self._send_ready(also_suspects=self._health.is_trusted)
         is_time = request > self._looked_for or self._collector.has_more or time.monotonic() >= self._look_at
         if is_time and self._has_room():
             self._look(request)
+        # a backend that may be down is tried with others before it is with what it failed on
+        self._send_ready(also_suspects=not self._collector.has_more)
         is_delivered = not (self._is_waiting() or self._collector.has_skipped)
-        if is_delivered and self._looked_for > 0:
+        if is_delivered and self._has_looked:
             self._health.say("idle", "everything is delivered")
         return Round(
             is_done=is_delivered and self._looked_for >= request,
@@ -207,10 +210,11 @@ class Shipper:
         self._revive_dead_letters()
         self._watch.refresh(self._pace)
         while self._has_room() and not self._health.is_held_back and self._write_down_more():
-            self._send_ready()
+            self._send_ready(also_suspects=self._health.is_trusted)
             self._take_answers()
         if not self._collector.has_more and self._has_room() and not self._health.is_held_back:
             self._looked_for = max(self._looked_for, request)
+            self._has_looked = True
             self._look_at = time.monotonic() + LOOK_EVERY_S
             self._watch.settle()
 
@@ -221,11 +225,11 @@ class Shipper:
     def _until_next_sending(self) -> float:
         return self._outbox.wait_s(time.monotonic()) if self._has_room() else LOOK_EVERY_S
 
-    def _send_ready(self) -> None:
-        while self._has_room():
+    def _send_ready(self, *, also_suspects: bool) -> None:
+        while self._has_room() and not self._health.is_held_back:
             # one suspect at a time: if it makes the backend hang, there is room for others
             is_suspect_out = any(sent.batch.suspicion.strikes for sent in self._sending.values())
-            batch = self._outbox.take(time.monotonic(), also_aside=not is_suspect_out)
+            batch = self._outbox.take(time.monotonic(), also_aside=also_suspects and not is_suspect_out)
             if batch is None:
                 return
             self._send(batch)
@@ -331,7 +335,9 @@ class Shipper:
             self._outbox.add_first(self._state.replace(self._target, batch, halves(batch)))
 
     def _bury(self, batch: Batch, reason: str) -> None:
-        log.error("sink %s: %d spans were refused and are dead letters now: %s", self._name, len(batch.refs), reason)
+        count = len(batch.refs)
+        who = "a span was refused and is a dead letter now" if count == 1 else f"{count} spans are dead letters now"
+        log.error("sink %s: %s: %s", self._name, who, reason)
         self._state.bury(self._target, batch, reason)
 
     def _too_large(self, batch: Batch, reason: str) -> None:
@@ -361,18 +367,16 @@ class Shipper:
         if self._capabilities.readable:
             log.error("sink %s: %s", self._name, reason)
             self._settlement.add(_without_parts(batch), sent_at, refused=reason)
-        elif receipt.rejected >= len(batch.parts):
-            self._bury(batch, reason)
-        elif self._capabilities.idempotent:
+        elif receipt.rejected >= len(batch.parts) or self._capabilities.idempotent:
             self._refused(batch, reason)
         else:
-            self._bury(batch, f"{reason}; which, cannot be told")
+            self._bury(batch, reason)
 
     def _struck(self, batch: Batch, failure: str) -> Suspicion:
         out = (sent.batch for sent in self._sending.values())
         waiting = chain(out, self._outbox, self._settlement)
         only_suspects = (
-            self._looked_for > 0 and not self._collector.has_more and all(other.suspicion.is_half for other in waiting)
+            self._has_looked and not self._collector.has_more and all(other.suspicion.is_half for other in waiting)
         )
         served = self._state.served(self._target)
         return poison.struck(batch, failure, served=served, only_suspects=only_suspects)
@@ -388,7 +392,8 @@ class Shipper:
             return
         whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
         if len(whole.parts) == 1:
-            self._bury(whole, f"the backend failed on it {poison.STRIKES} times: {batch.suspicion.failure}")
+            held = batch.suspicion
+            self._bury(whole, f"the backend failed on it {held.strikes} times while it took others: {held.failure}")
             return
         suspects = map(poison.half_under_suspicion, halves(whole))
         self._outbox.add_first(self._state.replace(self._target, whole, suspects))
@@ -450,7 +455,7 @@ class Shipper:
     def _is_idle(self) -> bool:
         """Whether there is nothing to send, as far as is known."""
         has_work = self._sending or len(self._outbox) or self._collector.has_more or self._collector.has_skipped
-        return self._looked_for > 0 and not has_work and not self._health.is_held_back
+        return self._has_looked and not has_work and not self._health.is_held_back
 
     def _keep_witnesses(self) -> None:
         """An agent that never runs for as long as proof takes must not begin anew to wait for it each time."""
@@ -468,7 +473,11 @@ class Shipper:
             (batch,) = self._state.replace(self._target, whole, [part_of(whole, settled.absent)])
         if settled.refused:
             whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
-            self._state.bury(self._target, whole, settled.refused)
+            if settled.is_proven and len(settled.absent) == len(settled.batch.refs):
+                # one of them may have cost the others their place
+                self._refused(whole, settled.refused)
+            else:
+                self._bury(whole, settled.refused)
         elif settled.is_proven:
             self._again(batch)
         else:

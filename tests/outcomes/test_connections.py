@@ -1,0 +1,94 @@
+"""Servers that cannot be reached: nothing is sent, everything waits, and what is wrong is said once."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.otlp.scripted_server import free_port
+from tests.outcomes.backend import ACCEPT, HttpBackend
+from tests.outcomes.conftest import TrialWith
+from tests.outcomes.trial import FEW_SPANS, otel
+
+TLS = Path(__file__).resolve().parent.parent / "data" / "tls"
+AUTHORITY = str(TLS / "authority.pem")
+
+
+def server_side(certificate: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / certificate)
+    return context
+
+
+def test_a_server_that_refuses_connections_gets_everything_once_it_is_there(trial_with: TrialWith) -> None:
+    port = free_port()
+    backend = HttpBackend(lambda _: ACCEPT)
+    trial = trial_with(otel(f"http://127.0.0.1:{port}"), backend)
+    trial.write("one")
+    trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
+    assert "ConnectError: [Errno 111] Connection refused" in trial.condition()
+    with backend.serving(port=port):
+        trial.ship()
+    trial.assert_all_arrived_once()
+    assert len(backend.requests) == 1
+    assert trial.counter("possible_repeats") == 0
+    assert len(trial.said_of_trouble()) == 1
+
+
+def test_a_name_that_does_not_resolve_is_tried_again(trial_with: TrialWith) -> None:
+    trial = trial_with(otel("http://no-such-host.invalid:4318"), HttpBackend(lambda _: ACCEPT))
+    trial.write("one")
+    for _ in range(2):
+        trial.ship_until(lambda: trial.fates() == ["unknown"], "a try")
+        trial.ship_until(lambda: trial.fates() == ["unsent"], "its end")
+    assert "http://no-such-host.invalid:4318/v1/traces: ConnectError" in trial.condition()
+    assert trial.account().in_flight_spans == FEW_SPANS
+    assert trial.dead() == {}
+    assert len(trial.said_of_trouble()) == 1
+
+
+@pytest.mark.parametrize(
+    ("certificate", "authority", "said"),
+    [
+        pytest.param("", AUTHORITY, "WRONG_VERSION_NUMBER", id="a server without TLS"),
+        pytest.param("good.pem", "", "CERTIFICATE_VERIFY_FAILED", id="an authority that is not trusted"),
+        pytest.param("other-name.pem", AUTHORITY, "IP address mismatch", id="a certificate for another name"),
+        pytest.param("expired.pem", AUTHORITY, "certificate has expired", id="a certificate that has expired"),
+    ],
+)
+def test_nothing_is_sent_over_tls_before_the_server_is_trusted(
+    trial_with: TrialWith, certificate: str, authority: str, said: str
+) -> None:
+    backend = HttpBackend(lambda _: ACCEPT)
+    port = free_port()
+    url = f"https://127.0.0.1:{port}"
+    trial = trial_with(otel(url, certificate=authority), backend)
+    trial.write("one")
+    with backend.serving(tls=server_side(certificate) if certificate else None, port=port):
+        trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
+        assert said in trial.condition()
+        assert trial.fates() == ["unsent"]
+        trial.close()
+    assert [request.body for request in backend.requests] == []
+    assert len(trial.said_of_trouble()) == 1
+
+    trial.sink = otel(url, certificate=AUTHORITY)
+    with backend.serving(tls=server_side("good.pem"), port=port):
+        trial.ship()
+    trial.assert_all_arrived_once()
+    assert trial.counter("possible_repeats") == 0
+
+
+def test_plain_http_to_a_server_that_wants_tls_gives_nothing_up(trial_with: TrialWith) -> None:
+    backend = HttpBackend(lambda _: ACCEPT)
+    port = free_port()
+    trial = trial_with(otel(f"http://127.0.0.1:{port}"), backend)
+    trial.write("one")
+    with backend.serving(tls=server_side("good.pem"), port=port):
+        trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
+    assert trial.dead() == {}
+    with backend.serving(port=port):
+        trial.ship()
+    trial.assert_all_arrived_once()
