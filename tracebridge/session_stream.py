@@ -35,6 +35,13 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Tells this file from another one in its place: a hash of its first line; empty as long as nothing was read."""
     prior_end: int = 0
     """Byte offset before which the backend may hold spans that this state knows nothing of."""
+    earlier: int = 0
+    """Number of events of earlier files in its place, less those that went with their file while they were open."""
+
+    @property
+    def events_read(self) -> int:
+        """How many events were read, of this file and of earlier ones, that are open or in a span."""
+        return self.ordinal + self.earlier
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -75,7 +82,7 @@ class SessionStream:
         """Whether what is read may be at the backend already and cannot be told; whoever delivers it sets it."""
         self._narrowing = narrowing
         self._assembler = Assembler(self._narrowed)
-        self._offset = self._end = self._ordinal = self.prior_end = 0
+        self._offset = self._end = self._ordinal = self._earlier = self.prior_end = 0
         self._head = self._trouble = ""
         self._identity = (-1, -1)
         if cursor is not None:
@@ -88,7 +95,7 @@ class SessionStream:
             OSError: the journal cannot be read.
         """
         with self.path.open("rb") as file:
-            self._recognise(file)
+            self._recognise(file, self._assembler.checkpoint)
             if self._trouble:
                 problem, self._trouble = Problem(self.path, self._offset, self._trouble, is_of_line=False), ""
                 yield Step([], problem)
@@ -123,6 +130,7 @@ class SessionStream:
             checkpoint=self._assembler.checkpoint(),
             head=self._head,
             prior_end=self.prior_end,
+            earlier=self._earlier,
         )
 
     @property
@@ -157,44 +165,51 @@ class SessionStream:
 
     def _resume(self, cursor: Cursor) -> None:
         self._offset, self._ordinal, self._head = cursor.offset, cursor.ordinal, cursor.head
-        self.prior_end = cursor.prior_end
+        self.prior_end, self._earlier = cursor.prior_end, cursor.earlier
         if cursor.offset == 0:
             return
         with self.path.open("rb") as file:
-            self._recognise(file)
-            if self.replaced_at is None:
+            if self._recognise(file, lambda: cursor.checkpoint):
                 self._take_up(file, cursor.checkpoint)
 
     def _take_up(self, file: BinaryIO, checkpoint: Checkpoint) -> None:
         """Read the open events again, as far as the file still holds them."""
         held = [mark for mark in checkpoint.opened if mark.offset < self._offset]
+        self._earlier -= len(checkpoint.opened) - len(held)
         opened = [self._event_at(file, mark.offset) for mark in held]
         run_ids = {event.run_id for event in opened}
         runs = tuple(run for run in checkpoint.runs if run.run_id in run_ids)
         self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened, self._narrowed)
 
-    def _recognise(self, file: BinaryIO) -> None:
-        """See whether this is the file that was read before, and still holds all of what was read."""
+    def _recognise(self, file: BinaryIO, checkpoint: Callable[[], Checkpoint]) -> bool:
+        """Whether this is the file that was read before, and still holds all of what was read.
+
+        `checkpoint` tells what was open when it was read last. Where it is not, all is set to go on from what is there.
+        """
         status = os.fstat(file.fileno())
         identity = (status.st_dev, status.st_ino)
         if self._offset == 0 or (identity == self._identity and status.st_size >= self._offset):
             self._identity = identity
-            return
+            return True
         self._identity = identity
         head = head_of(file)
         self._head = self._head or head
         if head != self._head:
             self._trouble = f"another file has taken the place of the one that was read to byte {self._offset}"
+            self._earlier += self._ordinal - len(checkpoint().opened)
             self._offset = self._end = self._ordinal = 0
             # it may hold events of the earlier one: a writer whose file is deleted under it writes them again
             self.prior_end = status.st_size
             self.replaced_at = time.monotonic()
             self._head = ""
             self._assembler = Assembler(self._narrowed)
-        elif status.st_size < self._offset:
+            return False
+        if status.st_size < self._offset:
             self._trouble = f"the file was cut from {self._offset} bytes or more to {status.st_size}"
             self._offset = self._end = status.st_size
-            self._take_up(file, self._assembler.checkpoint())
+            self._take_up(file, checkpoint())
+            return False
+        return True
 
     def _narrowed(self, event: Event) -> Event:
         data = self._narrowing(event.event_type, event.data)

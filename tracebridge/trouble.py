@@ -23,8 +23,8 @@ class Trouble:
         """How often each kind of trouble occurred, e.g. `{"journal: ENOSPC": 12}`."""
         return dict(self._counts)
 
-    def report(self, part: str, error: BaseException, consequence: str, count: int = 1) -> None:
-        """Count `error`, and log it if it is the first of its kind.
+    def report(self, part: str, error: BaseException, consequence: str, count: int = 1) -> str:
+        """Count `error`, and log it if it is the first of its kind. Returns the kind's name.
 
         Args:
             part: what was at work, e.g. `journal`; a part of the kind's name.
@@ -45,6 +45,7 @@ class Trouble:
             )
         if self._on_error is not None:
             self._on_error(error)
+        return kind
 
     def after_fork(self) -> None:
         """Start anew in a forked child, where the thread that held the lock may not exist."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,14 +131,15 @@ def test_ship_gives_up_on_a_backend_that_is_away_says_so_and_leaves_the_rest_for
 def test_status_agrees_with_the_journal_before_and_after_delivery(
     run: Run, fed: Workplace, old: Path, devserver: DevServer
 ) -> None:
-    def status() -> dict[str, dict[str, object]]:
+    def status() -> dict[str, dict[str, Any]]:
         told = json.loads(run("--config", fed.config, "status", "--json").out)
         journals = {journal["folder"]: journal for journal in told["journals"]}
         return {**journals, **{sink["name"]: sink for sink in told["sinks"]}}
 
     size = layout.events_file(fed.trace_dir / "session-s").stat().st_size
     before = status()
-    assert before[str(fed.trace_dir)] == {"folder": str(fed.trace_dir), "sessions": 1, "bytes": size}
+    nothing_wrong = {"broken_lines": 0, "lost_events": {}}
+    assert before[str(fed.trace_dir)] == {"folder": str(fed.trace_dir), "sessions": 1, "bytes": size, **nothing_wrong}
     for sink in ("langfuse", "otel"):
         assert (before[sink]["state"], before[sink]["unread_bytes"]) == ("never shipped", size)
 
@@ -145,8 +147,14 @@ def test_status_agrees_with_the_journal_before_and_after_delivery(
     after = status()
     events = event_counts(fed.trace_dir).total() + event_counts(old).total()
     old_bytes = sum(file.stat().st_size for file in old.rglob("events.jsonl"))
-    assert after[str(old)] == {"folder": str(old), "sessions": len(journal_events(old)), "bytes": old_bytes}
-    assert after["langfuse"]["delivered_events"] == events
+    one_broken = {"broken_lines": 1, "lost_events": {}}
+    assert after[str(old)] == {
+        "folder": str(old),
+        "sessions": len(journal_events(old)),
+        "bytes": old_bytes,
+        **one_broken,
+    }
+    assert (after["langfuse"]["events"]["confirmed"], after["langfuse"]["events"]["written"]) == (events, events)
     assert after["langfuse"]["delivered_spans"] == 3 + 26
     assert (after["langfuse"]["unread_bytes"], after["langfuse"]["in_flight_spans"]) == (0, 0)
     assert (after["langfuse"]["state"], after["langfuse"]["shipper_pid"]) == ("idle", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,13 @@ class Answers:
         self.stores_anyway: list[bool] = []
         self.requests: list[list[str]] = []
         self.poison: set[str] = set()
+        self.breaks_on: set[str] = set()
+        """Names of spans on which it fails, as if it were down."""
+        self.is_down = False
+        self.takes_bytes: int | None = None
+        """The largest request that it takes."""
+        self.randomly: Callable[[], Receipt | Exception | None] = lambda: None
+        """What it answers, if not as usual."""
         self.unencodable: set[str] = set()
         self.reader_is_away = False
         self.hidden: set[str] = set()
@@ -49,6 +56,7 @@ class FileBackend:
         max_request_spans: int = 1000,
         max_request_bytes: int = 1 << 20,
         visibility_lag_s: float = 0.0,
+        idempotent: bool = False,
     ) -> None:
         self.answers = Answers()
         self._capabilities = Capabilities(
@@ -57,6 +65,7 @@ class FileBackend:
             max_request_spans=max_request_spans,
             readable=readable,
             visibility_lag_s=visibility_lag_s,
+            idempotent=idempotent,
         )
 
     def capabilities(self, settings: msgspec.Struct) -> Capabilities:
@@ -94,7 +103,12 @@ class FileSink:
             self._answers.requests.append([span.span_id for span in spans])
             if any(span.name in self._answers.poison for span in spans):
                 return Receipt(outcome=Outcome.REJECTED, message="poison")
-            answer = self._answers.scripted.pop(0) if self._answers.scripted else Receipt(outcome=Outcome.ACCEPTED)
+            if self._answers.is_down or any(span.name in self._answers.breaks_on for span in spans):
+                return Receipt(outcome=Outcome.UNKNOWN, message="HTTP 500: it broke")
+            if self._answers.takes_bytes is not None and len(request) > self._answers.takes_bytes:
+                return Receipt(outcome=Outcome.TOO_LARGE, message="HTTP 413")
+            answer = self._answers.scripted.pop(0) if self._answers.scripted else self._answers.randomly()
+            answer = answer or Receipt(outcome=Outcome.ACCEPTED)
             stores = self._answers.stores_anyway.pop(0) if self._answers.stores_anyway else False
             if stores or (isinstance(answer, Receipt) and answer.outcome is Outcome.ACCEPTED):
                 with self._path.open("ab") as file:

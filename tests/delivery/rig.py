@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.delivery.file_backend import FileBackend, settings_for, stored
+from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.pace import FullSpeed
+from tracebridge.delivery.records import Account, DeadLetter
 from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
@@ -63,12 +65,12 @@ class Rig:
         self.backend = backend
         self.settings = settings_for(self.trace_dir, backend, self.file, policy)
 
-    def shipper(self) -> Shipper:
-        return Shipper(self.settings.sinks[0], self.trace_dir, FullSpeed())
+    def shipper(self, backoff: Backoff | None = None) -> Shipper:
+        return Shipper(self.settings.sinks[0], self.trace_dir, FullSpeed(), backoff=backoff)
 
-    def ship(self, seconds: float = 20.0) -> None:
+    def ship(self, seconds: float = 20.0, backoff: Backoff | None = None) -> None:
         """Ship until everything is delivered."""
-        shipper = self.shipper()
+        shipper = self.shipper(backoff)
         deadline = time.monotonic() + seconds
         while not (round_ := shipper.round()).is_done:
             assert time.monotonic() < deadline, f"not delivered: {shipper.trouble}"
@@ -81,6 +83,20 @@ class Rig:
     def lose_the_state(self) -> None:
         for file in layout.state_folder(self.trace_dir).glob("state.sqlite*"):
             file.unlink()
+
+    def account(self) -> Account:
+        state = self.state()
+        try:
+            return state.account(1)
+        finally:
+            state.close()
+
+    def dead(self) -> list[DeadLetter]:
+        state = self.state()
+        try:
+            return state.dead.of(1)
+        finally:
+            state.close()
 
     def counters(self) -> dict[str, int]:
         state = self.state()

@@ -116,6 +116,17 @@ def test_a_batch_that_was_not_stored_with_nothing_after_it_is_sent_again_in_the_
     assert rig.counters()["possible_repeats"] == 7
 
 
+def test_it_is_sent_again_also_by_a_shipper_that_nobody_asks_to_catch_up(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.scripted = [ConnectionResetError("reset")]
+    shipper = rig.shipper()
+    until(lambda: shipper.round(0).is_done and rig.stored_names() == expected_names("a"), "it arrives")
+    shipper.close()
+    condition = rig.account().condition
+    assert condition is not None
+    assert condition.state == "idle"
+
+
 def test_what_shows_only_after_a_while_is_not_sent_again(rig: Rig) -> None:
     write_session(rig.trace_dir, "late")
     rig.backend.answers.scripted = [UNKNOWN]
@@ -234,8 +245,7 @@ def test_however_many_batches_wait_for_their_fate_something_is_sent_by_which_it_
     state = rig.state()
     state.knows_all(state.target("file", str(rig.file)))
     state.close()
-    shipper = rig.shipper()
-    shipper._backoff = Backoff(draw=lambda: -1.0)  # a backend that is tried again at once
+    shipper = rig.shipper(Backoff(first_s=0.001, longest_s=0.001))
     spans = 2 * (MAX_UNSETTLED // 2 + 5) + 1
     until(lambda: shipper.round().is_done or len(rig.stored_names()) == spans - MAX_UNSETTLED, "the others arrive")
     assert "not answered" in shipper.trouble
@@ -378,7 +388,7 @@ def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_
     rig.ship()
     assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn", "b/turn"])
     state = rig.state()
-    letters = state.dead_letters(1)
+    letters = state.dead.of(1)
     state.close()
     assert [letter.reason for letter in letters] == ["cannot be encoded: ValueError: cannot say unspeakable"] * 2
     assert len([record for record in caplog.records if "dead letter" in record.getMessage()]) == 1
@@ -413,7 +423,7 @@ def test_one_refused_span_becomes_a_dead_letter_with_its_reason_and_its_neighbou
     rig.ship()
     assert rig.stored_names() == sorted([*expected_names("a"), "b/session", "b/turn"])
     state = rig.state()
-    (letter,) = state.dead_letters(1)
+    (letter,) = state.dead.of(1)
     state.close()
     assert (letter.reason, letter.ref.session_id) == ("poison", "b")
 
@@ -424,7 +434,7 @@ def test_a_backend_that_refuses_some_spans_without_naming_them_is_read_back_to_f
     rig.backend.answers.stores_anyway = [False]
     rig.ship()
     state = rig.state()
-    dead = state.dead_letters(1)
+    dead = state.dead.of(1)
     state.close()
     # this backend stored all of them, whatever it said, so nothing is dead
     assert dead == []

@@ -113,10 +113,11 @@ def test_a_damaged_file_is_refused_with_its_name_and_what_to_do(path: Path, cont
     assert path.read_bytes() == content
 
 
-def test_a_state_of_schema_1_is_upgraded_and_keeps_all_that_it_holds(path: Path) -> None:
+@pytest.mark.parametrize("file", sorted(DATA.glob("schema-*.sql")), ids=lambda file: file.stem)
+def test_a_state_of_an_earlier_schema_is_upgraded_and_keeps_all_that_it_holds(path: Path, file: Path) -> None:
     path.parent.mkdir()
     database = sqlite3.connect(path)
-    database.executescript((DATA / "schema-1.sql").read_text("utf-8"))
+    database.executescript(file.read_text("utf-8"))
     database.close()
 
     state = State(path)
@@ -132,7 +133,7 @@ def test_a_state_of_schema_1_is_upgraded_and_keeps_all_that_it_holds(path: Path)
     assert (batch.fate, state.parts(batch), batch.refs) == ("unknown", (b"1", b"2"), (ref(1), ref(2)))
     assert batch.sent_ns == 1795527100889515881, "it may have been sent when it was written down"
     assert state.account(1).counters == {"confirmed_spans": 1, "confirmed_events": 2, "confirmed_requests": 1}
-    assert [(letter.reason, letter.ref) for letter in state.dead_letters(1)] == [("too odd", ref(4))]
+    assert [(letter.reason, letter.ref) for letter in state.dead.of(1)] == [("too odd", ref(4))]
     assert state.problems() == [(Path("/var/traces"), "session-done", 7, "not JSON")]
     assert state.rules("abcdefabcdef") == "{}"
     assert state.known_since_ns(1) == 0, "it knows all that was sent, for it sent it"
@@ -334,7 +335,7 @@ def test_every_span_of_a_batch_ends_up_confirmed_or_dead_and_is_counted_once(pat
     assert (account.in_flight_spans, account.dead_spans) == (0, 1)
     assert account.counters["confirmed_spans"] == 3
     assert account.counters["confirmed_events"] == 6
-    (letter,) = state.dead_letters(target)
+    (letter,) = state.dead.of(target)
     assert (letter.sink, letter.reason, letter.ref) == ("otel", "too odd", ref(3))
     state.close()
 

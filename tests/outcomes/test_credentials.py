@@ -36,7 +36,6 @@ def test_refused_credentials_pause_the_sink_after_one_request(http_trial: HttpTr
     assert trial.counter("possible_repeats") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="several requests are out at once before the first was ever answered")
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_cost_two_requests_at_most_however_much_there_is_to_send(
     http_trial: HttpTrial, status: int

@@ -41,7 +41,6 @@ def test_a_request_that_is_too_large_is_split_until_it_fits(http_trial: HttpTria
     assert len(backend.requests) <= 2 * 2 ** ceil(log2(whole / LIMIT) + 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a span that is too large on its own is not cut yet")
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_span_that_is_too_large_on_its_own_is_cut_and_marked(http_trial: HttpTrial, refusal: Reply) -> None:
     trial, backend = http_trial(limited(refusal))

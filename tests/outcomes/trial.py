@@ -60,7 +60,7 @@ class Trial:
     @property
     def shipper(self) -> Shipper:
         if self._shipper is None:
-            backoff = Backoff(first_s=0.01, longest_s=0.05)
+            backoff = Backoff(first_s=0.002, longest_s=0.01)
             self._shipper = Shipper(self.sink, self.trace_dir, FullSpeed(), backoff=backoff)
         return self._shipper
 
@@ -137,7 +137,7 @@ class Trial:
     def dead_letters(self) -> list[DeadLetter]:
         state = State(layout.state_file(self.trace_dir))
         try:
-            return state.dead_letters(1)
+            return state.dead.of(1)
         finally:
             state.close()
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracebridge.cli import backfill, config, demo, devserver, forget, prune, ship, status, validate
+from tracebridge.cli import backfill, config, dead, demo, devserver, forget, prune, ship, status, validate
 from tracebridge.errors import TracebridgeError
 
 _DESCRIPTION = """\
@@ -22,6 +22,7 @@ Your own way:  tracebridge config check     is the configuration right?
                tracebridge backfill OLD     deliver a folder of old traces
                tracebridge validate         does each backend hold what the journal says?
                tracebridge status           what is delivered, pending, refused?
+               tracebridge dead list        which spans were refused, and why?
 """
 
 _EPILOG = "Exit codes: 0 all is well; 1 something was found or is left undone; 2 it could not be done or not be told."
@@ -66,6 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, status, prune, forget, config, devserver):
+    for command in (demo, ship, backfill, validate, status, dead, prune, forget, config, devserver):
         command.add_to(commands)
     return parser

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -13,7 +15,8 @@ from tracebridge.cli.progress import progress
 if TYPE_CHECKING:
     from tracebridge.config import Settings
     from tracebridge.delivery.background import BackgroundShipper
-    from tracebridge.delivery.state import Account
+    from tracebridge.delivery.records import Account
+    from tracebridge.delivery.state import State
 
 
 _LOOK_EVERY_S: Final = 0.5
@@ -54,7 +57,8 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
     from tracebridge.delivery.background import BackgroundShipper
     from tracebridge.delivery.pace import FullSpeed
 
-    before = _accounts(settings)
+    with _state(settings) as state:
+        before = list(_targets(settings, state))
     shipper = BackgroundShipper(settings, FullSpeed)
     shipper.start()
     total, moved_at, confirmed = 0, time.monotonic(), -1
@@ -63,7 +67,7 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
             pending = shipper.pending_bytes()
             total = max(total, pending)
             bar.update(total - pending, total)
-            now_confirmed = sum(account.counters.get("confirmed_spans", 0) for account in _accounts(settings))
+            now_confirmed = _confirmed(settings)
             if now_confirmed != confirmed:
                 confirmed, moved_at = now_confirmed, time.monotonic()
             elif time.monotonic() - moved_at > patience_s or shipper.is_hopeless():
@@ -71,18 +75,22 @@ def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
     troubles = shipper.troubles()
     lefts = shipper.pending_by_sink() if left else {}
     shipper.close()
-    return [
-        Delivered(
-            sink=was.sink,
-            endpoint=was.endpoint,
-            spans=account.counters.get("confirmed_spans", 0) - was.counters.get("confirmed_spans", 0),
-            events=account.counters.get("confirmed_events", 0) - was.counters.get("confirmed_events", 0),
-            dead=account.dead_spans - was.dead_spans,
-            left=lefts.get(was.sink, 0),
-            trouble=troubles.get(was.sink, ""),
-        )
-        for was, account in zip(before, _accounts(settings), strict=True)
-    ]
+    with _state(settings) as state:
+        return [_delivered(state, was, troubles, lefts) for was in before]
+
+
+def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict[str, int]) -> Delivered:
+    account, sink = state.account(was.target), was.account.sink
+    return Delivered(
+        sink=sink,
+        endpoint=account.endpoint,
+        spans=account.counters.get("confirmed_spans", 0) - was.account.counters.get("confirmed_spans", 0),
+        events=account.counters.get("confirmed_events", 0) - was.account.counters.get("confirmed_events", 0),
+        # some that were dead before may have been sent again
+        dead=state.dead.count_after(was.target, was.account.latest_dead),
+        left=lefts.get(sink, 0),
+        trouble=troubles.get(sink, ""),
+    )
 
 
 def _flush(shipper: BackgroundShipper) -> int:
@@ -112,16 +120,31 @@ def print_delivered(delivered: list[Delivered]) -> None:
             print(f"  {one.left:,} events are left; they stay in the journal and are delivered the next time")
 
 
-def _accounts(settings: Settings) -> list[Account]:
+class _Before(NamedTuple):
+    """A target, and how it was before anything was delivered."""
+
+    target: int
+    account: Account
+
+
+def _targets(settings: Settings, state: State) -> Iterator[_Before]:
+    for sink in settings.enabled_sinks:
+        target = state.target(sink.name, sink.endpoint)
+        yield _Before(target, state.account(target))
+
+
+def _confirmed(settings: Settings) -> int:
+    with _state(settings) as state:
+        return sum(state.confirmed(state.target(sink.name, sink.endpoint)) for sink in settings.enabled_sinks)
+
+
+@contextmanager
+def _state(settings: Settings) -> Iterator[State]:
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
 
     state = State(layout.state_file(settings.trace_dir))
     try:
-        return [
-            state.account(state.target(sink.name, sink.sink_type.endpoint(sink.settings)))
-            for sink in settings.enabled_sinks
-            if sink.sink_type is not None and sink.settings is not None
-        ]
+        yield state
     finally:
         state.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
+import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.times import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tracebridge.config import Settings, SinkSettings
+    from tracebridge.delivery.accounting import Accounting
     from tracebridge.delivery.state import State
     from tracebridge.delivery.switched_off import StillOwed
 
@@ -23,25 +26,40 @@ taking more; and, for the journal, how much there is and which lines are broken.
 """
 
 _MOST_PROBLEMS = 10
+_MOST_REASONS = 5
 
 
 class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How a sink is doing."""
 
     name: str
+    enabled: bool
     endpoint: str
     state: str
-    """`shipping`, `idle`, `backing off`, `paused`, or `never shipped`."""
+    """`shipping`, `idle`, `backing off`, `paused`, `never shipped` or `switched off`."""
     detail: str
+    """Why it backs off or is paused."""
     since: str
     """When that state began, ISO 8601; empty if it never did."""
+    until: str
+    """When it is tried again, ISO 8601; empty while nothing is waited for."""
+    events: Accounting
+    """Where the events of the journals are."""
+    oldest: str
+    """When the oldest event was written that it has not taken and could have, ISO 8601; empty if there is none."""
     delivered_spans: int
     delivered_events: int
     in_flight_spans: int
     unread_bytes: int
     """Bytes of journals that the sink has not been sent."""
     dead_spans: int
+    rejected: dict[str, int]
+    """How many spans are dead letters, by reason."""
+    discarded_spans: int
+    cut_spans: int
+    """Spans that were cut because they were too large."""
     possible_repeats: int
+    """Spans that may be there twice."""
     shipper_pid: int | None
     """The process that holds the sink's lock, if one does."""
 
@@ -52,6 +70,10 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     sessions: int
     bytes: int
+    broken_lines: int
+    """Lines that could not be read; of one session not too many are counted."""
+    lost_events: dict[str, int]
+    """Events that could not be written, by what stood in the way."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,24 +112,18 @@ def status_of(settings: Settings) -> Status:
     state = State(layout.state_file(settings.trace_dir))
     try:
         state.folder(settings.trace_dir)
-        sizes = {
-            number: {folder.name: layout.events_file(folder).stat().st_size for folder in layout.session_folders(path)}
-            for number, path in state.folders().items()
-        }
+        problems = state.problems()
+        broken = Counter(folder for folder, *_ in problems)
         return Status(
-            journals=[
-                JournalStatus(folder=str(path), sessions=len(sizes[number]), bytes=sum(sizes[number].values()))
-                for number, path in state.folders().items()
-            ],
+            journals=[_journal_status(path, broken[path]) for path in state.folders().values()],
             sinks=[
-                _sink_status(sink, settings.trace_dir, state)
-                for sink in settings.enabled_sinks
-                if sink.sink_type is not None and sink.settings is not None
+                _sink_status(sink, settings.trace_dir, state) if sink.enabled else _switched_off(sink)
+                for sink in settings.sinks
             ],
             switched_off=still_owed(state, settings),
             problems=[
                 f"{layout.events_file(folder / session)}: byte {offset}: {problem}"
-                for folder, session, offset, problem in state.problems()
+                for folder, session, offset, problem in problems
             ],
         )
     finally:
@@ -118,21 +134,16 @@ def print_status(found: Status) -> None:
     """Print the status for people."""
     for journal in found.journals:
         print(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
+        for why, count in journal.lost_events.items():
+            print(f"  lost      {count:,} events could not be written ({why})")
     for sink in found.sinks:
-        print(f"{sink.name} -> {sink.endpoint}: {sink.state}" + (f" ({sink.detail})" if sink.detail else ""))
-        print(f"  delivered {sink.delivered_spans:,} spans of {sink.delivered_events:,} events")
-        print(f"  in flight {sink.in_flight_spans:,} spans; unread {sink.unread_bytes:,} bytes of journal")
-        if sink.dead_spans:
-            print(f"  dead      {sink.dead_spans:,} spans were refused for good")
-        if sink.possible_repeats:
-            print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
-        if sink.shipper_pid is not None:
-            print(f"  shipper   process {sink.shipper_pid}")
+        if sink.enabled:
+            _print_sink(sink)
     for owed in found.switched_off:
         print(f"{owed.sink} -> {owed.endpoint}: switched off")
         print(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
         print(f"            again or given up with `tracebridge forget {owed.sink}`")
-    if not found.sinks:
+    if not any(sink.enabled for sink in found.sinks):
         print("no sink but the journal is switched on")
     for problem in found.problems[:_MOST_PROBLEMS]:
         print(f"broken line: {problem}")
@@ -140,26 +151,102 @@ def print_status(found: Status) -> None:
         print(f"… and {len(found.problems) - _MOST_PROBLEMS:,} more broken lines: --json tells all")
 
 
+def _print_sink(sink: SinkStatus) -> None:
+    events = sink.events
+    until = f"; tried again at {sink.until}" if sink.until else ""
+    print(f"{sink.name} -> {sink.endpoint}: {sink.state}" + (f" ({sink.detail}{until})" if sink.detail else ""))
+    print(f"  delivered {sink.delivered_spans:,} spans of {events.confirmed:,} of {events.written:,} events")
+    print(f"  in flight {sink.in_flight_spans:,} spans of {events.in_flight:,} events")
+    print(f"  pending   {events.unread:,} events unread, {events.open:,} of spans that are still open")
+    if sink.oldest:
+        print(f"  oldest    of what it has not taken is of {sink.oldest}")
+    if events.left_out:
+        print(f"  left out  {events.left_out:,} events by sampling")
+    for reason, count in list(sink.rejected.items())[:_MOST_REASONS]:
+        print(f"  dead      {count:,} spans: {reason}")
+    if sink.rejected:
+        print(f"            {sink.dead_spans:,} in all: see `tracebridge dead list`")
+    if sink.discarded_spans:
+        print(f"  discarded {sink.discarded_spans:,} spans that were dead letters")
+    if sink.cut_spans:
+        print(f"  cut       {sink.cut_spans:,} spans, which were too large")
+    if sink.possible_repeats:
+        print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
+    if sink.shipper_pid is not None:
+        print(f"  shipper   process {sink.shipper_pid}")
+
+
+def _journal_status(path: Path, broken_lines: int) -> JournalStatus:
+    from tracebridge.delivery.backlog import size_of
+    from tracebridge.journal import layout
+    from tracebridge.journal.lost import lost_events
+
+    sizes = [size_of(layout.events_file(folder)) for folder in layout.session_folders(path)]
+    return JournalStatus(
+        folder=str(path),
+        sessions=len(sizes),
+        bytes=sum(sizes),
+        broken_lines=broken_lines,
+        lost_events=lost_events(path),
+    )
+
+
 def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
+    from tracebridge.delivery.accounting import account_for
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
+    from tracebridge.delivery.records import Condition
 
-    assert sink.sink_type is not None, "only complete sinks are enabled"
-    assert sink.settings is not None, "only complete sinks are enabled"
-    target = state.target(sink.name, sink.sink_type.endpoint(sink.settings))
-    account = state.account(target)
-    condition = account.condition
+    target = state.target(sink.name, sink.endpoint)
+    with state.moment():
+        account = state.account(target)
+        events = account_for(state, target, sink.policy)
+        unread_bytes = Backlog(state, target, sink.policy).unread_bytes()
+    condition = account.condition or Condition(state="never shipped", detail="", since_ns=0)
     return SinkStatus(
         name=sink.name,
+        enabled=True,
         endpoint=account.endpoint,
-        state=condition.state if condition else "never shipped",
-        detail=condition.detail if condition else "",
-        since=datetime.fromtimestamp(condition.since_ns / 1e9, UTC).isoformat() if condition else "",
+        state=condition.state,
+        detail=condition.detail,
+        since=as_text(condition.since_ns),
+        until=as_text(condition.until_ns) if condition.until_ns > time.time_ns() else "",
+        events=events,
+        oldest=as_text(events.oldest_ns),
         delivered_spans=account.counters.get("confirmed_spans", 0),
-        delivered_events=account.counters.get("confirmed_events", 0),
+        delivered_events=events.confirmed,
         in_flight_spans=account.in_flight_spans,
-        unread_bytes=Backlog(state, target, sink.policy).unread_bytes(),
+        unread_bytes=unread_bytes,
         dead_spans=account.dead_spans,
+        rejected=account.dead_by_reason,
+        discarded_spans=account.counters.get("discarded_spans", 0),
+        cut_spans=account.counters.get("cut_spans", 0),
         possible_repeats=account.counters.get("possible_repeats", 0),
         shipper_pid=shipper_lock(trace_dir, sink.name).holder(),
+    )
+
+
+def _switched_off(sink: SinkSettings) -> SinkStatus:
+    from tracebridge.delivery.accounting import NOTHING
+
+    return SinkStatus(
+        name=sink.name,
+        enabled=False,
+        endpoint="",
+        state="switched off",
+        detail="",
+        since="",
+        until="",
+        events=NOTHING,
+        oldest="",
+        delivered_spans=0,
+        delivered_events=0,
+        in_flight_spans=0,
+        unread_bytes=0,
+        dead_spans=0,
+        rejected={},
+        discarded_spans=0,
+        cut_spans=0,
+        possible_repeats=0,
+        shipper_pid=None,
     )

@@ -86,7 +86,7 @@ class Backlog:
     def _unread_events(self, deadline: float | None) -> tuple[int, bool]:
         events = 0
         for session in self.unread():
-            for lines in _count_lines(session):
+            for lines in _count_lines(session.path, session.offset):
                 events += lines
                 if deadline is not None and time.monotonic() > deadline:
                     return events, False
@@ -149,10 +149,15 @@ def _session_folders(trace_dir: Path) -> Iterator[Path]:
         return
 
 
-def _count_lines(session: Unread) -> Iterator[int]:
+def lines_of(path: Path, offset: int = 0) -> int:
+    """How many lines a file holds from `offset` on; 0 if there is none."""
+    return sum(_count_lines(path, offset))
+
+
+def _count_lines(path: Path, offset: int) -> Iterator[int]:
     try:
-        with session.path.open("rb") as file:
-            file.seek(session.offset)
+        with path.open("rb") as file:
+            file.seek(offset)
             while chunk := file.read(1 << 20):
                 yield chunk.count(b"\n")
     except FileNotFoundError:

@@ -16,17 +16,23 @@ class Backoff:
     """Waits that double from try to try up to a cap, each drawn at random from its upper half."""
 
     def __init__(
-        self, draw: Callable[[], float] = random.random, first_s: float = FIRST_S, longest_s: float = LONGEST_S
+        self, draw: Callable[[], float] = random.random, *, first_s: float = FIRST_S, longest_s: float = LONGEST_S
     ) -> None:
-        """Begin with waits of at most `first_s` seconds, up to `longest_s`; `draw` returns a number from 0 to 1."""
+        """Begin with short waits.
+
+        Args:
+            draw: returns a number from 0 to 1.
+            first_s: the longest that the first wait may be, in seconds.
+            longest_s: the cap, in seconds.
+        """
         self._draw = draw
-        self._first_s = first_s
+        self.first_s = first_s
         self._longest_s = longest_s
         self._failures = 0
 
     def failed(self, asked_s: float | None = None) -> float:
         """The seconds to wait after one more failure; never less than what the backend `asked_s` for."""
-        longest = min(self._longest_s, self._first_s * 2.0**self._failures)
+        longest = min(self._longest_s, self.first_s * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         drawn = longest * (0.5 + 0.5 * self._draw())
         return max(drawn, min(asked_s or 0.0, LONGEST_ASKED_S))

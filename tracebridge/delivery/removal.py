@@ -67,7 +67,7 @@ class _Owed:
         self._positions = state.positions(target, folder)
         self._deadlines = state.deadlines(target, folder)
         self._in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
-        self._dead = {letter.ref.session_id for letter in state.dead_letters(target)}
+        self._dead = {letter.ref.session_id for letter in state.dead.of(target)}
 
     def concerns(self, candidate: _Candidate) -> bool:
         """Whether the sink's sampling takes the session."""

@@ -7,7 +7,7 @@ that stores out of order within its lag, nor one that does both while it catches
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -77,6 +77,9 @@ class Settlement:
     def __len__(self) -> int:
         """How many batches wait."""
         return len(self._unsettled)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (waiting.batch for waiting in self._unsettled)
 
     @property
     def witnesses(self) -> tuple[Witness, ...]:

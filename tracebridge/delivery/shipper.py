@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,22 +20,28 @@ import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
-from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
+from tracebridge.delivery import poison
+from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.collect import Collector
+from tracebridge.delivery.fit import Fitting, UnfitError
+from tracebridge.delivery.health import Health
+from tracebridge.delivery.lookup import find_span
+from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
-from tracebridge.delivery.rules import rules_of
+from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
+from tracebridge.delivery.rules import Rules
 from tracebridge.delivery.senders import Senders
 from tracebridge.delivery.settle import Settled, Settlement
-from tracebridge.delivery.state import Batch, State
+from tracebridge.delivery.splitting import halves, part_of, within
+from tracebridge.delivery.state import State
 from tracebridge.delivery.steady_clock import SteadyClock
 from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError
 from tracebridge.journal import layout
 from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Outcome, Receipt
-from tracebridge.span import Span
 
 MAX_IN_FLIGHT: Final = 4
 """How many requests are out at once."""
@@ -47,8 +52,6 @@ MAX_UNSETTLED: Final = 64
 LOOK_EVERY_S: Final = 0.5
 """How long events may gather before they are sent, in seconds: each request costs the agent's process some work."""
 SETTLE_EVERY_S: Final = 0.05
-PAUSED_RECHECK_S: Final = 300.0
-"""How long a sink whose credentials were refused is left alone, in seconds."""
 
 log = logging.getLogger("tracebridge")
 
@@ -76,8 +79,12 @@ class Shipper:
     ) -> None:
         """Open the sink and the state.
 
-        `had_shipper` says that the sink's lock was held before, in this folder; `backoff` how long a backend in
-        trouble is left alone.
+        Args:
+            settings: the sink's.
+            trace_dir: the folder of the journals.
+            pace: how fast to work.
+            had_shipper: whether the sink's lock was held before, in this folder.
+            backoff: how long to leave a backend alone that fails.
 
         Raises:
             MissingExtraError: the sink's packages are not installed.
@@ -85,8 +92,8 @@ class Shipper:
         """
         self._capabilities = settings.capabilities
         self._name = settings.name
+        self._policy = settings.policy
         self._pace = pace
-        self._backoff = backoff or Backoff()
         with ExitStack() as opened:
             self._sink = settings.open_sink()
             opened.callback(self._sink.close)
@@ -94,11 +101,13 @@ class Shipper:
             opened.callback(self._state.close)
             self._senders = Senders(MAX_IN_FLIGHT, f"tracebridge-{settings.name}-send")
             opened.callback(self._senders.close)
-            self._begin(settings, trace_dir, had_shipper=had_shipper)
+            backoff = backoff or Backoff()
+            self._first_wait_s = backoff.first_s
+            self._begin(settings, trace_dir, backoff, had_shipper=had_shipper)
             # from here on it is `close` that closes them
             opened.pop_all()
 
-    def _begin(self, settings: SinkSettings, trace_dir: Path, *, had_shipper: bool) -> None:
+    def _begin(self, settings: SinkSettings, trace_dir: Path, backoff: Backoff, *, had_shipper: bool) -> None:
         """Take up what the last shipper left."""
         self._read_back = ReadBack(settings.open_reader, self._pace)
         self._target = self._state.target(settings.name, settings.endpoint)
@@ -106,14 +115,13 @@ class Shipper:
         self._prior = Prior(
             self._state, self._target, trace_dir, self._capabilities, self._read_back, had_shipper=had_shipper
         )
-        rules = rules_of(settings.policy, self._capabilities)
-        self._fingerprint = rules.fingerprint
-        self._state.keep_rules(rules.fingerprint, rules.text)
+        self._health = Health(settings.name, backoff, partial(self._state.set_condition, self._target))
+        self._fitting = Fitting(settings.policy, self._capabilities, self._sink.encode, self._keep_rules)
         narrowing = partial(policies.apply, settings.policy)
         self._watch = SessionWatch(self._state, self._target, trace_dir, settings.policy, narrowing)
         self._collector = Collector(
             self._watch,
-            self._encoded,
+            self._fitting.encode,
             self._held,
             self._pace,
             max_bytes=self._capabilities.max_request_bytes,
@@ -121,19 +129,18 @@ class Shipper:
         )
         self._sending: dict[Future[Receipt], _Sent] = {}
         self._answered = threading.Event()
-        self._ready: deque[Batch] = deque()
+        self._outbox = Outbox()
         self._clock = SteadyClock()
         self._known_witnesses = self._state.witnesses(self._target)
         self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
-        self._not_before = 0.0
         self._has_said_so = False
-        self._trouble = ""
-        self._said = ("", "")
+        self._read_back_trouble = ""
         self._looked_for = 0
+        self._has_looked = False
         self._look_at = 0.0
         for batch in self._state.in_flight(self._target):
             if batch.fate == "unsent":
-                self._ready.append(batch)
+                self._outbox.add([batch])
             else:
                 # a wall clock that was set back since must not make it look as if it were sent in the future
                 self._unknown(batch, min(batch.sent_ns / 1e9, self._clock.now()))
@@ -146,18 +153,20 @@ class Shipper:
         """
         self._take_answers()
         self._settle()
-        if self._is_held_back():
-            return Round(is_done=False, wait_s=self._not_before - time.monotonic())
-        self._send_ready()
+        if self._health.is_held_back:
+            return Round(is_done=False, wait_s=self._health.wait_s)
+        self._send_ready(also_suspects=self._health.is_trusted)
         is_time = request > self._looked_for or self._collector.has_more or time.monotonic() >= self._look_at
         if is_time and self._has_room():
             self._look(request)
-        is_delivered = not (self._sending or self._ready or len(self._settlement) or self._collector.has_skipped)
-        if is_delivered and self._looked_for > 0:
-            self._say("idle", "everything is delivered")
+        # a backend that may be down is tried with others before it is with what it failed on
+        self._send_ready(also_suspects=not self._collector.has_more)
+        is_delivered = not (self._is_waiting() or self._collector.has_skipped)
+        if is_delivered and self._has_looked:
+            self._health.say("idle", "everything is delivered")
         return Round(
             is_done=is_delivered and self._looked_for >= request,
-            wait_s=min(self._until_next_look(), self._until_next_reading()),
+            wait_s=min(self._until_next_look(), self._until_next_reading(), self._until_next_sending()),
         )
 
     def wait(self, timeout_s: float) -> None:
@@ -178,8 +187,9 @@ class Shipper:
     def trouble(self) -> str:
         """What keeps the sink from taking something; empty while it works."""
         waiting = len(self._settlement)
-        if self._trouble or not waiting:
-            return self._trouble
+        trouble = self._health.trouble or self._read_back_trouble
+        if trouble or not waiting:
+            return trouble
         return (
             f"{waiting} requests were not answered, and do not show at the backend; what they held is sent again once "
             "it is certain that they did not arrive"
@@ -197,12 +207,14 @@ class Shipper:
 
     def _look(self, request: int) -> None:
         """Read what is unread, as long as there is room for it on the way."""
+        self._revive_dead_letters()
         self._watch.refresh(self._pace)
-        while self._has_room() and not self._is_held_back() and self._write_down_more():
-            self._send_ready()
+        while self._has_room() and not self._health.is_held_back and self._write_down_more():
+            self._send_ready(also_suspects=self._health.is_trusted)
             self._take_answers()
-        if not self._collector.has_more and self._has_room() and not self._is_held_back():
+        if not self._collector.has_more and self._has_room() and not self._health.is_held_back:
             self._looked_for = max(self._looked_for, request)
+            self._has_looked = True
             self._look_at = time.monotonic() + LOOK_EVERY_S
             self._watch.settle()
 
@@ -210,19 +222,29 @@ class Shipper:
         """In seconds; while there is no room an answer will end the wait."""
         return max(0.0, self._look_at - time.monotonic()) if self._has_room() else LOOK_EVERY_S
 
-    def _send_ready(self) -> None:
-        while self._ready and self._has_room():
-            self._send(self._ready.popleft())
+    def _until_next_sending(self) -> float:
+        return self._outbox.wait_s(time.monotonic()) if self._has_room() else LOOK_EVERY_S
+
+    def _send_ready(self, *, also_suspects: bool) -> None:
+        while self._has_room() and not self._health.is_held_back:
+            # one suspect at a time: if it makes the backend hang, there is room for others
+            is_suspect_out = any(sent.batch.suspicion.strikes for sent in self._sending.values())
+            batch = self._outbox.take(time.monotonic(), also_aside=also_suspects and not is_suspect_out)
+            if batch is None:
+                return
+            self._send(batch)
 
     def _has_room(self) -> bool:
-        if len(self._settlement) >= MAX_UNSETTLED:
-            # one at a time still goes out: without anything that is sent later, their fate could never be told
+        # after trouble, one at a time until the backend has taken something
+        if len(self._settlement) >= MAX_UNSETTLED or not self._health.is_trusted:
+            # those that wait for their fate need something that is sent later, by which it can be told
             return not self._sending
         bytes_out = sum(sent.size for sent in self._sending.values())
         return len(self._sending) < MAX_IN_FLIGHT and bytes_out < MAX_BYTES_IN_FLIGHT
 
-    def _is_held_back(self) -> bool:
-        return time.monotonic() < self._not_before
+    def _is_waiting(self) -> bool:
+        """Whether something that was read is not at the backend for certain."""
+        return bool(self._sending or len(self._outbox) or len(self._settlement))
 
     def _write_down_more(self) -> bool:
         """Read on, and write down what was read before any of it is sent; False if there was nothing to read."""
@@ -236,8 +258,9 @@ class Shipper:
             collected.problems,
             collected.found,
             collected.unsendable,
+            self._fitting.take_cut(),
         )
-        self._ready.extend(written)
+        self._outbox.add(written)
         if collected.repeats:
             self._cannot_know(collected.repeats)
         return True
@@ -255,8 +278,8 @@ class Shipper:
             )
         self._state.count(self._target, "possible_repeats", repeats)
 
-    def _encoded(self, span: Span) -> bytes:
-        return self._sink.encode(msgspec.structs.replace(span, fingerprint=self._fingerprint))
+    def _keep_rules(self, rules: Rules) -> None:
+        self._state.keep_rules(rules.fingerprint, rules.text)
 
     def _send(self, batch: Batch) -> None:
         if not batch.parts:
@@ -264,7 +287,7 @@ class Shipper:
         batch = self._state.set_fate(batch, "unknown")
         request = self._sink.join(batch.parts)
         future = self._senders.submit(self._sink.deliver, request)
-        self._sending[future] = _Sent(batch, self._clock.now(), len(request))
+        self._sending[future] = _Sent(batch, self._clock.now(), time.monotonic(), len(request))
         future.add_done_callback(lambda _: self._answered.set())
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -281,43 +304,127 @@ class Shipper:
                 self._state.confirm(self._target, batch)
                 self._settlement.accepted(batch, sent.at)
                 self._keep_witnesses()
-                self._works_again()
+                self._health.accepted()
+                self._health.warns(receipt.message)
             case Outcome.ACCEPTED:
-                self._works_again()
+                self._health.accepted()
                 self._partly_refused(batch, sent.at, receipt)
             case Outcome.RETRY:
-                self._back_off(receipt.message, receipt.retry_after_s)
-                self._later(batch)
+                self._health.failed(receipt.message, receipt.retry_after_s)
+                self._outbox.add([self._state.set_fate(batch, "unsent")])
             case Outcome.UNKNOWN:
-                self._back_off(receipt.message, receipt.retry_after_s)
-                self._unknown(batch, sent.at)
-            case Outcome.REJECTED | Outcome.TOO_LARGE:
-                self._works_again()
-                self._split_or_bury(batch, receipt.message)
+                # of a backend that serves others meanwhile, the batch is to blame
+                if not self._health.has_served_since(sent.since):
+                    self._health.failed(receipt.message, receipt.retry_after_s)
+                self._unknown(self._state.suspect(batch, self._struck(batch, receipt.message)), sent.at)
+            case Outcome.REJECTED:
+                self._health.answered()
+                self._refused(batch, receipt.message)
+            case Outcome.TOO_LARGE:
+                self._health.answered()
+                self._too_large(batch, receipt.message)
             case Outcome.UNAUTHORIZED:
-                self._hold_back(PAUSED_RECHECK_S, "paused", receipt.message)
-                self._later(batch)
+                self._health.refuses_credentials(receipt.message)
+                self._outbox.add([self._state.set_fate(batch, "unsent")])
 
-    def _later(self, batch: Batch) -> None:
-        self._ready.append(self._state.set_fate(batch, "unsent"))
-
-    def _split_or_bury(self, batch: Batch, reason: str) -> None:
+    def _refused(self, batch: Batch, reason: str) -> None:
+        """Something in the batch is not to the backend's liking: what, is found by halving."""
         if len(batch.parts) == 1:
-            log.error("sink %s: a span was refused and is a dead letter now: %s", self._name, reason)
-            self._state.bury(self._target, batch, reason)
+            self._bury(batch, reason)
+        else:
+            self._outbox.add_first(self._state.replace(self._target, batch, halves(batch)))
+
+    def _bury(self, batch: Batch, reason: str) -> None:
+        count = len(batch.refs)
+        who = "a span was refused and is a dead letter now" if count == 1 else f"{count} spans are dead letters now"
+        log.error("sink %s: %s: %s", self._name, who, reason)
+        self._state.bury(self._target, batch, reason)
+
+    def _too_large(self, batch: Batch, reason: str) -> None:
+        if len(batch.parts) > 1:
+            self._outbox.add_first(self._state.replace(self._target, batch, halves(batch)))
             return
-        middle = len(batch.parts) // 2
-        halves = [_part_of(batch, range(middle)), _part_of(batch, range(middle, len(batch.parts)))]
-        self._ready.extendleft(reversed(self._state.replace(self._target, batch, halves)))
+        (part,), (ref,) = batch.parts, batch.refs
+        # no other of that size need be tried
+        self._fitting.max_bytes = min(self._fitting.max_bytes, len(part) - 1)
+        span = find_span(self._state.folders().values(), ref, self._policy)
+        if span is None:
+            self._bury(batch, f"{reason}; it cannot be cut, because its journal is gone")
+            return
+        try:
+            cut = self._fitting.below(span, len(part) // 2)
+        except UnfitError as error:
+            self._bury(batch, f"{reason}; {error}")
+            return
+        smaller = msgspec.structs.replace(part_of(batch, [0]), parts=(cut,))
+        self._outbox.add_first(self._state.replace(self._target, batch, [smaller]))
+        if part == self._fitting.whole(span):  # else it was cut before, and counted then
+            self._state.count(self._target, "cut_spans", 1)
 
     def _partly_refused(self, batch: Batch, sent_at: float, receipt: Receipt) -> None:
         """The backend says how many it refused and not which: those that it does not show, or else all may be meant."""
         reason = f"{receipt.rejected} of {len(batch.parts)} spans refused: {receipt.message}"
-        log.error("sink %s: %s", self._name, reason)
         if self._capabilities.readable:
+            log.error("sink %s: %s", self._name, reason)
             self._settlement.add(_without_parts(batch), sent_at, refused=reason)
+        elif receipt.rejected >= len(batch.parts) or self._capabilities.idempotent:
+            self._refused(batch, reason)
         else:
-            self._state.bury(self._target, batch, reason)
+            self._bury(batch, reason)
+
+    def _struck(self, batch: Batch, failure: str) -> Suspicion:
+        out = (sent.batch for sent in self._sending.values())
+        waiting = chain(out, self._outbox, self._settlement)
+        only_suspects = (
+            self._has_looked and not self._collector.has_more and all(other.suspicion.is_half for other in waiting)
+        )
+        served = self._state.served(self._target)
+        return poison.struck(batch, failure, served=served, only_suspects=only_suspects)
+
+    def _again(self, batch: Batch) -> None:
+        """Send a batch again, which certainly did not arrive or may have; or what is left of it, if it is poisoned."""
+        if not poison.is_poisoned(batch):
+            batch = self._state.set_fate(batch, "unsent")
+            if batch.suspicion.strikes:
+                self._outbox.set_aside(batch, time.monotonic() + poison.aside_s(batch.suspicion, self._first_wait_s))
+            else:
+                self._outbox.add([batch])
+            return
+        whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
+        if len(whole.parts) == 1:
+            held = batch.suspicion
+            self._bury(whole, f"the backend failed on it {held.strikes} times while it took others: {held.failure}")
+            return
+        suspects = map(poison.half_under_suspicion, halves(whole))
+        self._outbox.add_first(self._state.replace(self._target, whole, suspects))
+
+    # --- dead letters -----------------------------------------------------------------------------------------------
+
+    def _revive_dead_letters(self) -> None:
+        """Send those again that somebody asked for, made anew from the journal where it is still there."""
+        letters = self._state.dead.retried(self._target)
+        if not letters:
+            return
+        folders = list(self._state.folders().values())
+        parts = [self._encoded_again(folders, letter) for letter in letters]
+        revived = [(part, letter) for part, letter in zip(parts, letters, strict=True) if part]
+        batch = Batch(
+            parts=tuple(part for part, _ in revived), refs=tuple(letter.ref for _, letter in revived), fate="unsent"
+        )
+        batches = within(batch, self._fitting.max_bytes, self._capabilities.max_request_spans) if revived else []
+        self._outbox.add(self._state.revive(self._target, [letter for _, letter in revived], batches))
+        self._state.dead.give_up_retrying([letter for part, letter in zip(parts, letters, strict=True) if not part])
+
+    def _encoded_again(self, folders: list[Path], letter: DeadLetter) -> bytes:
+        """A dead letter's span, encoded; empty if that cannot be done."""
+        span = find_span(folders, letter.ref, self._policy)
+        if span is None:
+            return self._state.dead.part(letter.id)
+        try:
+            return self._fitting.encode(span)
+        except Exception as error:  # a sink's defect, or a span that is too large
+            log.error("sink %s: the dead letter %d cannot be sent again: %s", self._name, letter.id, error)
+            return b""
 
     # --- reading back -----------------------------------------------------------------------------------------------
 
@@ -330,7 +437,7 @@ class Shipper:
 
     def _send_again_unproven(self, batch: Batch, repeats: int) -> None:
         self._state.count(self._target, "possible_repeats", repeats)
-        self._later(batch)
+        self._again(batch)
 
     def _settle(self) -> None:
         if self._settlement.next_look_s(self._clock.now()) > 0 or not self._read_back.is_time:
@@ -340,15 +447,15 @@ class Shipper:
         except BackendError as error:
             self._cannot_read_back(error)
         else:
-            self._read_back.worked()
+            self._can_read_back()
             for verdict in settled:
                 self._conclude(verdict)
             self._keep_witnesses()
 
     def _is_idle(self) -> bool:
         """Whether there is nothing to send, as far as is known."""
-        has_work = self._sending or self._ready or self._collector.has_more or self._collector.has_skipped
-        return self._looked_for > 0 and not has_work and not self._is_held_back()
+        has_work = self._sending or len(self._outbox) or self._collector.has_more or self._collector.has_skipped
+        return self._has_looked and not has_work and not self._health.is_held_back
 
     def _keep_witnesses(self) -> None:
         """An agent that never runs for as long as proof takes must not begin anew to wait for it each time."""
@@ -363,12 +470,16 @@ class Shipper:
             return
         if len(settled.absent) < len(batch.refs):
             whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
-            (batch,) = self._state.replace(self._target, whole, [_part_of(whole, settled.absent)])
+            (batch,) = self._state.replace(self._target, whole, [part_of(whole, settled.absent)])
         if settled.refused:
             whole = msgspec.structs.replace(batch, parts=self._state.parts(batch))
-            self._state.bury(self._target, whole, settled.refused)
+            if settled.is_proven and len(settled.absent) == len(settled.batch.refs):
+                # one of them may have cost the others their place
+                self._refused(whole, settled.refused)
+            else:
+                self._bury(whole, settled.refused)
         elif settled.is_proven:
-            self._later(batch)
+            self._again(batch)
         else:
             log.warning(
                 "sink %s: %d spans do not show, and nothing proves that they will not: they are sent again, "
@@ -386,45 +497,23 @@ class Shipper:
             self._cannot_read_back(error)
             return None
         if held:
-            self._read_back.worked()
+            self._can_read_back()
         return held
+
+    def _can_read_back(self) -> None:
+        self._read_back.worked()
+        self._read_back_trouble = ""
 
     def _cannot_read_back(self, error: BackendError) -> None:
         self._read_back.failed()
-        if self._trouble != str(error):
+        if self._read_back_trouble != str(error):
             log.warning("sink %s: cannot be read back: %s", self._name, error)
-        self._trouble = str(error)
+        self._read_back_trouble = str(error)
 
     def _until_next_reading(self) -> float:
         if self._collector.has_skipped:
             return max(self._read_back.wait_s, SETTLE_EVERY_S)
         return max(self._settlement.next_look_s(self._clock.now()), self._read_back.wait_s, 0.0)
-
-    # --- how it is going --------------------------------------------------------------------------------------------
-
-    def _back_off(self, why: str, asked_s: float | None = None) -> None:
-        # several requests that were out together and fail together are one failure
-        seconds = (asked_s or 0.0) if self._is_held_back() else self._backoff.failed(asked_s)
-        self._hold_back(min(seconds, LONGEST_ASKED_S), "backing off", why)
-
-    def _hold_back(self, seconds: float, state: str, why: str) -> None:
-        self._not_before = max(self._not_before, time.monotonic() + seconds)
-        if self._trouble != why:
-            log.warning("sink %s: %s: %s", self._name, state, why)
-        self._trouble = why
-        self._say(state, why)
-
-    def _works_again(self) -> None:
-        self._backoff.succeeded()
-        if self._trouble:
-            log.warning("sink %s: works again", self._name)
-            self._trouble = ""
-        self._say("shipping", "")
-
-    def _say(self, state: str, detail: str) -> None:
-        if self._said != (state, detail):
-            self._said = (state, detail)
-            self._state.set_condition(self._target, state, detail)
 
 
 class _Sent(NamedTuple):
@@ -433,21 +522,14 @@ class _Sent(NamedTuple):
     batch: Batch
     at: float
     """When it was sent, by the settlement's clock."""
+    since: float
+    """When it was sent, by the monotonic clock."""
     size: int
 
 
 def _without_parts(batch: Batch) -> Batch:
     """It may wait for long: its spans are in the state and need not be in memory."""
     return msgspec.structs.replace(batch, parts=())
-
-
-def _part_of(batch: Batch, places: Sequence[int]) -> Batch:
-    return Batch(
-        parts=tuple(batch.parts[place] for place in places),
-        refs=tuple(batch.refs[place] for place in places),
-        fate="unsent",
-        sent_ns=batch.sent_ns,
-    )
 
 
 def _receipt(future: Future[Receipt]) -> Receipt:

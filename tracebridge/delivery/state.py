@@ -7,17 +7,33 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter as _Tally
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
 
+from tracebridge.delivery.dead_letters import DeadLetters
 from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.records import (
+    LATEST_NS,
+    Account,
+    Advance,
+    Batch,
+    Condition,
+    DeadLetter,
+    Fate,
+    Mark,
+    SpanRef,
+    Suspicion,
+    Target,
+    Witness,
+)
 from tracebridge.delivery.state_file import BUSY_S, SCHEMA_VERSION, StateFile, begin_anew
 from tracebridge.errors import DamagedStateError, PassingStateError
 from tracebridge.session_stream import Cursor
-from tracebridge.span import Span
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -26,124 +42,30 @@ __all__ = [
     "Batch",
     "Condition",
     "DeadLetter",
+    "Mark",
     "SpanRef",
     "State",
+    "Suspicion",
     "Target",
     "Witness",
 ]
 
-Fate = Literal["unknown", "unsent"]
-"""Of a batch in flight. `unknown`: it may have been sent. `unsent`: the backend certainly does not hold it."""
-
-Counter = Literal["confirmed_spans", "confirmed_events", "confirmed_requests", "found_spans", "possible_repeats"]
+Counter = Literal[
+    "confirmed_spans",
+    "confirmed_events",
+    "confirmed_requests",
+    "found_spans",
+    "possible_repeats",
+    "cut_spans",
+    "discarded_spans",
+    "discarded_events",
+    "removed_events",
+]
 
 _REBUILDING: Final = "_state.lock"
 """No sink's name begins with an underscore."""
-_LATEST_NS: Final = 2**63 - 1
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
-
-
-class SpanRef(msgspec.Struct, frozen=True, array_like=True):
-    """Names a span that was sent: enough to look for it at the backend."""
-
-    trace_id: str
-    span_id: str
-    session_id: str
-    start_ns: int
-    events: int
-    """How many events the span was made of."""
-
-    @classmethod
-    def of(cls, span: Span) -> SpanRef:
-        """The reference to a span."""
-        events = (span.opened is not None) + (span.closed is not None)
-        return cls(span.trace_id, span.span_id, span.session_id, span.start_ns, events)
-
-
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Encoded spans that go out as one request."""
-
-    parts: tuple[bytes, ...]
-    """Empty in a batch whose spans are not at hand: `State.parts` has them."""
-    refs: tuple[SpanRef, ...]
-    id: int = 0
-    """0 until it is written down."""
-    fate: Fate = "unknown"
-    sent_ns: int = 0
-    """When it was last sent, by the wall clock; 0 if it never was."""
-
-
-class Witness(msgspec.Struct, frozen=True, array_like=True):
-    """A span that was accepted after a batch of unknown fate was sent: once it shows, so must that batch."""
-
-    ref: SpanRef
-    sent_at: float
-    """In seconds since the epoch."""
-    seen_at: float | None = None
-    """When it first showed, in seconds since the epoch."""
-
-
-class Advance(msgspec.Struct, frozen=True, kw_only=True):
-    """A session's cursor, moved on."""
-
-    folder: int
-    session_id: str
-    cursor: Cursor
-
-    @property
-    def deadline_ns(self) -> int:
-        """When the first of what is open has waited long enough; far in the future when nothing is open."""
-        checkpoint = self.cursor.checkpoint
-        return min(checkpoint.deadline_ns, _LATEST_NS) if checkpoint.opened else _LATEST_NS
-
-
-class Mark(NamedTuple):
-    """Where a session stands: as much of its cursor as tells whether there is something to do."""
-
-    position: int
-    """How many bytes of it were read."""
-    deadline_ns: int | None
-    """When what is open in it is due; None when nothing is open."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A span that the backend will not take, and why."""
-
-    sink: str
-    reason: str
-    died_ns: int
-    ref: SpanRef
-
-
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """How a sink is doing, as its shipper last wrote it down."""
-
-    state: str
-    detail: str
-    since_ns: int
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What one target has been given so far."""
-
-    sink: str
-    endpoint: str
-    sessions: int
-    in_flight_spans: int
-    dead_spans: int
-    counters: dict[str, int]
-    condition: Condition | None
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A sink's backend that was delivered to at some time."""
-
-    id: int
-    sink: str
-    endpoint: str
-    off_since_ns: int
-    """Since when it is known to be switched off; 0 while it is on."""
 
 
 class State:
@@ -161,6 +83,7 @@ class State:
                 method raises it too, once the file is deleted or replaced.
         """
         self._file = StateFile(path, busy_s)
+        self.dead = DeadLetters(self._file)
 
     @classmethod
     def for_shipping(cls, path: Path) -> State:
@@ -198,6 +121,12 @@ class State:
     def close(self) -> None:
         """Close the connection."""
         self._file.close()
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """All that is asked inside is as of one moment, whatever a shipper writes down meanwhile."""
+        with self._file.snapshot():
+            yield
 
     @property
     def successor_of(self) -> str:
@@ -278,7 +207,7 @@ class State:
         """The sessions of a folder in which something is open for a target, and when it has waited long enough."""
         rows = self._file.db.execute(
             "SELECT session, deadline_ns FROM cursor WHERE target = ? AND folder = ? AND deadline_ns < ?",
-            (target, folder, _LATEST_NS),
+            (target, folder, LATEST_NS),
         )
         return dict(rows)
 
@@ -286,13 +215,14 @@ class State:
         """Forget the cursors of a session whose file is gone, but for those of a file that took its place."""
         with self._file.transaction() as db:
             rows = db.execute("SELECT target, cursor FROM cursor WHERE folder = ? AND session = ?", (folder, session))
-            gone = [
-                target for target, cursor in rows.fetchall() if msgspec.msgpack.decode(cursor, type=Cursor).head == head
-            ]
-            db.executemany(
-                "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?",
-                [(target, folder, session) for target in gone],
-            )
+            for target, encoded in rows.fetchall():
+                cursor = msgspec.msgpack.decode(encoded, type=Cursor)
+                if cursor.head != head:
+                    continue
+                db.execute(
+                    "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?", (target, folder, session)
+                )
+                self._count(target, "removed_events", cursor.events_read)
             db.execute("DELETE FROM problem WHERE folder = ? AND session = ?", (folder, session))
 
     def marks(self, target: int, folder: int, sessions: Sequence[str]) -> dict[str, Mark]:
@@ -304,7 +234,7 @@ class State:
             (target, folder, *sessions),
         )
         return {
-            session: Mark(position, deadline_ns if deadline_ns < _LATEST_NS else None)
+            session: Mark(position, deadline_ns if deadline_ns < LATEST_NS else None)
             for session, position, deadline_ns in rows
         }
 
@@ -318,11 +248,12 @@ class State:
         problems: Iterable[tuple[int, str, int, str]],
         found: Collection[SpanRef] = (),
         unsendable: Iterable[tuple[SpanRef, str]] = (),
+        cut: int = 0,
     ) -> list[Batch]:
         """In one step: the batches are in flight, their events are read. Returns the batches with their numbers.
 
         `found` are spans that the backend turned out to hold already, `unsendable` those that become dead letters at
-        once, with the reason.
+        once, with the reason, and `cut` is how many of the batches' spans were cut to fit.
         """
         with self._file.transaction() as db:
             db.executemany(
@@ -349,6 +280,8 @@ class State:
             if found:
                 self._count(target, "found_spans", len(found))
                 self._count_confirmed(target, found)
+            if cut:
+                self._count(target, "cut_spans", cut)
             for ref, reason in unsendable:
                 self._insert_dead(target, reason, [b""], [ref])
             return [self._insert(target, batch) for batch in batches]
@@ -356,11 +289,17 @@ class State:
     def in_flight(self, target: int) -> Iterator[Batch]:
         """The batches of a target whose fate is not settled, oldest first, without their spans."""
         rows = self._file.db.execute(
-            "SELECT id, fate, sent_ns, refs FROM in_flight WHERE target = ? ORDER BY id", (target,)
+            "SELECT id, fate, sent_ns, refs, suspicion FROM in_flight WHERE target = ? ORDER BY id", (target,)
         ).fetchall()
-        for number, fate, sent_ns, refs in rows:
-            decoded = msgspec.msgpack.decode(refs, type=tuple[SpanRef, ...])
-            yield Batch(id=number, fate=fate, sent_ns=sent_ns, parts=(), refs=decoded)
+        for number, fate, sent_ns, refs, suspicion in rows:
+            yield Batch(
+                id=number,
+                fate=fate,
+                sent_ns=sent_ns,
+                parts=(),
+                refs=msgspec.msgpack.decode(refs, type=tuple[SpanRef, ...]),
+                suspicion=msgspec.msgpack.decode(suspicion, type=Suspicion) if suspicion else Suspicion(),
+            )
 
     def parts(self, batch: Batch) -> tuple[bytes, ...]:
         """The encoded spans of a batch in flight."""
@@ -372,6 +311,13 @@ class State:
         sent_ns = time.time_ns() if fate == "unknown" else batch.sent_ns
         self._file.db.execute("UPDATE in_flight SET fate = ?, sent_ns = ? WHERE id = ?", (fate, sent_ns, batch.id))
         return msgspec.structs.replace(batch, fate=fate, sent_ns=sent_ns)
+
+    def suspect(self, batch: Batch, suspicion: Suspicion) -> Batch:
+        """Write down what speaks for and against a batch on which the backend failed."""
+        self._file.db.execute(
+            "UPDATE in_flight SET suspicion = ? WHERE id = ?", (msgspec.msgpack.encode(suspicion), batch.id)
+        )
+        return msgspec.structs.replace(batch, suspicion=suspicion)
 
     def confirm(self, target: int, batch: Batch) -> None:
         """The backend has taken the batch."""
@@ -404,6 +350,12 @@ class State:
             db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
             self._insert_dead(target, reason, batch.parts, batch.refs)
 
+    def revive(self, target: int, letters: Collection[DeadLetter], batches: Iterable[Batch]) -> list[Batch]:
+        """In one step: dead letters are in flight again, as `batches`."""
+        with self._file.transaction() as db:
+            db.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
+            return [self._insert(target, batch) for batch in batches]
+
     def count(self, target: int, name: Counter, by: int) -> None:
         """Add to one of a target's counters."""
         with self._file.transaction():
@@ -428,44 +380,61 @@ class State:
 
     # --- what people and other parts ask ----------------------------------------------------------------------------
 
-    def set_condition(self, target: int, state: str, detail: str) -> None:
-        """Write down how a sink is doing."""
+    def set_condition(self, target: int, state: str, detail: str, wait_s: float = 0.0) -> None:
+        """Write down how a sink is doing, and for how long it is left alone, in seconds."""
+        now_ns = time.time_ns()
+        until_ns = now_ns + int(wait_s * 1e9) if wait_s else 0
         self._file.db.execute(
-            "INSERT OR REPLACE INTO condition VALUES (?, ?, ?, ?)", (target, state, detail, time.time_ns())
+            "INSERT OR REPLACE INTO condition (target, state, detail, since_ns, until_ns) VALUES (?, ?, ?, ?, ?)",
+            (target, state, detail, now_ns, until_ns),
         )
 
     def in_flight_events(self, target: int) -> int:
         """How many events stand behind the spans of a target that are in flight."""
         return self._number("SELECT coalesce(sum(events), 0) FROM in_flight WHERE target = ?", target)
 
+    def served(self, target: int) -> int:
+        """How many requests a target's backend has taken so far."""
+        return self._counter(target, "confirmed_requests")
+
+    def confirmed(self, target: int) -> int:
+        """How many spans a target's backend has taken so far."""
+        return self._counter(target, "confirmed_spans")
+
     def account(self, target: int) -> Account:
-        """What a target has been given so far."""
-        db = self._file.db
-        sink, endpoint = db.execute("SELECT sink, endpoint FROM target WHERE id = ?", (target,)).fetchone()
-        condition = db.execute("SELECT state, detail, since_ns FROM condition WHERE target = ?", (target,)).fetchone()
+        """What a target has been given so far, all of one moment."""
+        with self._file.snapshot() as db:
+            sink, endpoint = db.execute("SELECT sink, endpoint FROM target WHERE id = ?", (target,)).fetchone()
+            condition = db.execute(
+                "SELECT state, detail, since_ns, until_ns FROM condition WHERE target = ?", (target,)
+            ).fetchone()
+            counters = dict(db.execute("SELECT name, value FROM counter WHERE target = ?", (target,)).fetchall())
+            cursors = [
+                msgspec.msgpack.decode(cursor, type=Cursor)
+                for (cursor,) in db.execute("SELECT cursor FROM cursor WHERE target = ?", (target,))
+            ]
+            spans, events, since_ns = db.execute(
+                "SELECT coalesce(sum(spans), 0), coalesce(sum(events), 0), coalesce(min(written_ns), 0)"
+                " FROM in_flight WHERE target = ?",
+                (target,),
+            ).fetchone()
+            dead = db.execute("SELECT id, ref, reason FROM dead WHERE target = ? ORDER BY id", (target,)).fetchall()
         return Account(
             sink=sink,
             endpoint=endpoint,
-            sessions=self._number("SELECT count(*) FROM cursor WHERE target = ?", target),
-            in_flight_spans=self._number("SELECT coalesce(sum(spans), 0) FROM in_flight WHERE target = ?", target),
-            dead_spans=self._number("SELECT count(*) FROM dead WHERE target = ?", target),
-            counters=dict(db.execute("SELECT name, value FROM counter WHERE target = ?", (target,))),
-            condition=None
-            if condition is None
-            else Condition(state=condition[0], detail=condition[1], since_ns=condition[2]),
+            sessions=len(cursors),
+            read_events=counters.get("removed_events", 0) + sum(cursor.events_read for cursor in cursors),
+            open_events=sum(len(cursor.checkpoint.opened) for cursor in cursors),
+            in_flight_spans=spans,
+            in_flight_events=events,
+            in_flight_since_ns=since_ns,
+            dead_spans=len(dead),
+            dead_events=sum(msgspec.msgpack.decode(ref, type=SpanRef).events for _, ref, _ in dead),
+            latest_dead=dead[-1][0] if dead else 0,
+            dead_by_reason=dict(_Tally(reason for _, _, reason in dead).most_common()),
+            counters=counters,
+            condition=_condition(condition),
         )
-
-    def dead_letters(self, target: int) -> list[DeadLetter]:
-        """The spans that a target's backend will not take, oldest first."""
-        rows = self._file.db.execute(
-            "SELECT sink, reason, died_ns, ref FROM dead JOIN target ON target.id = dead.target"
-            " WHERE dead.target = ? ORDER BY dead.id",
-            (target,),
-        )
-        return [
-            DeadLetter(sink=sink, reason=reason, died_ns=died_ns, ref=msgspec.msgpack.decode(ref, type=SpanRef))
-            for sink, reason, died_ns, ref in rows
-        ]
 
     def problems(self) -> list[tuple[Path, str, int, str]]:
         """Broken journal lines: folder, session id, byte offset, what is wrong; of one session not too many."""
@@ -479,17 +448,18 @@ class State:
 
     def _insert(self, target: int, batch: Batch) -> Batch:
         row = self._file.db.execute(
-            "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs, sent_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs, sent_ns, suspicion)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 target,
                 batch.fate,
                 time.time_ns(),
                 len(batch.parts),
-                sum(ref.events for ref in batch.refs),
+                batch.events,
                 msgspec.msgpack.encode(batch.parts),
                 msgspec.msgpack.encode(batch.refs),
                 batch.sent_ns,
+                b"" if batch.suspicion == Suspicion() else msgspec.msgpack.encode(batch.suspicion),
             ),
         )
         return msgspec.structs.replace(batch, id=int(row.lastrowid or 0))
@@ -516,8 +486,19 @@ class State:
             self._count(target, "confirmed_events", sum(ref.events for ref in refs))
             self._count(target, "confirmed_requests", 1)
 
+    def _counter(self, target: int, name: Counter) -> int:
+        query = "SELECT coalesce(max(value), 0) FROM counter WHERE target = ? AND name = ?"
+        return self._number(query, target, name)
+
     def _number(self, query: str, *values: int | str | bytes) -> int:
         return int(self._file.db.execute(query, values).fetchone()[0])
+
+
+def _condition(row: tuple[str, str, int, int] | None) -> Condition | None:
+    if row is None:
+        return None
+    state, detail, since_ns, until_ns = row
+    return Condition(state=state, detail=detail, since_ns=since_ns, until_ns=until_ns)
 
 
 def _name_of(path: Path) -> str | bytes:

@@ -13,7 +13,7 @@ from typing import Final
 from tracebridge.delivery.connection import Connection
 from tracebridge.errors import DamagedStateError, PassingStateError, StateError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_S: Final = 30.0
 """How long another connection's transaction is waited for, in seconds."""
 _APPLICATION_ID: Final = 0x54424447  # "TBDG": marks the file as ours
@@ -49,7 +49,8 @@ CREATE TABLE in_flight (
     events INTEGER NOT NULL,
     parts BLOB NOT NULL,
     refs BLOB NOT NULL,
-    sent_ns INTEGER NOT NULL DEFAULT 0
+    sent_ns INTEGER NOT NULL DEFAULT 0,
+    suspicion BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,7 +58,8 @@ CREATE TABLE dead (
     died_ns INTEGER NOT NULL,
     reason TEXT NOT NULL,
     part BLOB NOT NULL,
-    ref BLOB NOT NULL
+    ref BLOB NOT NULL,
+    is_retried INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE counter (
     target INTEGER NOT NULL REFERENCES target,
@@ -69,7 +71,8 @@ CREATE TABLE condition (
     target INTEGER PRIMARY KEY REFERENCES target,
     state TEXT NOT NULL,
     detail TEXT NOT NULL,
-    since_ns INTEGER NOT NULL
+    since_ns INTEGER NOT NULL,
+    until_ns INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE problem (
     folder INTEGER NOT NULL REFERENCES folder,
@@ -93,6 +96,11 @@ _UPGRADES: Final = {
     ALTER TABLE cursor ADD COLUMN deadline_ns INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE in_flight ADD COLUMN sent_ns INTEGER NOT NULL DEFAULT 0;
     UPDATE in_flight SET sent_ns = written_ns;
+    """,
+    2: """
+    ALTER TABLE in_flight ADD COLUMN suspicion BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE dead ADD COLUMN is_retried INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE condition ADD COLUMN until_ns INTEGER NOT NULL DEFAULT 0;
     """,
 }
 """By schema version, what makes a file of that version one of the next."""
@@ -158,6 +166,20 @@ class StateFile:
                     unforked.execute("ROLLBACK")
                 raise
             unforked.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """All that is asked inside is as of one moment; one inside of another is of the outer one's."""
+        with self.db.unforked() as unforked:
+            if unforked.in_transaction:
+                yield self._connection
+                return
+            unforked.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                if unforked.in_transaction:
+                    unforked.execute("ROLLBACK")
 
     def check(self) -> None:
         """Look through the whole file.

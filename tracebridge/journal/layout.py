@@ -104,6 +104,11 @@ def opened_log(trace_dir: Path) -> Path:
     return state_folder(trace_dir) / "opened.log"
 
 
+def lost_log(trace_dir: Path) -> Path:
+    """The file that tells how many events could not be written."""
+    return state_folder(trace_dir) / "lost.log"
+
+
 def state_file(trace_dir: Path) -> Path:
     """Return the SQLite file of delivery's state."""
     return state_folder(trace_dir) / "state.sqlite"

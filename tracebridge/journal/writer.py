@@ -58,6 +58,7 @@ class Journal:
         self._lock = threading.RLock()
         self._files: weakref.WeakValueDictionary[str, JournalFile] = weakref.WeakValueDictionary()
         self._open_files: dict[JournalFile, None] = {}
+        self._lost: dict[str, int] = {}
         self._is_folder_checked = False
         self._closes_at_exit = False
         call_in_forked_child(self.after_fork)
@@ -108,6 +109,33 @@ class Journal:
             files = list(self._open_files)
         for file in files:
             file.close()
+        self.tell_losses()
+
+    @property
+    def has_losses_to_tell(self) -> bool:
+        """Whether events were lost that are not written down as such."""
+        return bool(self._lost)
+
+    def lose(self, error: OSError, consequence: str, count: int = 1) -> None:
+        """Report that events could not be written."""
+        kind = self.trouble.report("journal", error, consequence, count)
+        with self._lock:
+            self._lost[kind] = self._lost.get(kind, 0) + count
+
+    def tell_losses(self) -> None:
+        """Write down how many events were lost, for others to see, if that is possible now."""
+        with self._lock:
+            lost, self._lost = self._lost, {}
+        if not lost:
+            return
+        try:
+            # imported here: an agent that loses nothing need not load it
+            from tracebridge.journal.lost import write_down
+
+            write_down(self.trace_dir, lost)
+        except OSError:
+            with self._lock:
+                self._lost = {kind: lost.get(kind, 0) + self._lost.get(kind, 0) for kind in {**lost, **self._lost}}
 
     def announce(self, folder: Path, file: JournalFile) -> bool:
         """Tell shippers that the session in `folder` is about to get events; False if they cannot be told now."""
@@ -163,6 +191,7 @@ class Journal:
         files = {*self._files.values(), *self._open_files}
         self._lock = threading.RLock()
         self._open_files = {}
+        self._lost = {}
         self.trouble.after_fork()
         for file in files:
             file.after_fork()
@@ -224,6 +253,8 @@ class JournalFile:
                 written = _write(self._descriptor, line)
                 if written != len(line):
                     self._write_the_rest(line, written)
+                if self._journal.has_losses_to_tell:
+                    self._journal.tell_losses()
                 return True
             except OSError as error:
                 self._check_ns = _AT_ONCE
@@ -231,7 +262,7 @@ class JournalFile:
                     # somebody closed it, as daemons do with all that is open when they begin
                     self._close()
                     return self.append(line, now_ns)
-                self._journal.trouble.report("journal", error, _LOST)
+                self._journal.lose(error, _LOST)
                 return False
 
     def make_sure(self) -> None:
@@ -304,7 +335,7 @@ class JournalFile:
                     self._open()
                 self._prepare()
             except OSError as error:
-                self._journal.trouble.report("journal", error, _LOST_WITH_THE_FILE, self._count_lost())
+                self._journal.lose(error, _LOST_WITH_THE_FILE, self._count_lost())
         self._give_up_deleted()
         self._close()
         self._journal.dismiss(self)

@@ -1,0 +1,122 @@
+"""What people do about dead letters: look at them, have them sent again, give them up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.file_backend import FileBackend
+from tests.delivery.rig import Rig, write_session
+from tests.waiting import until
+from tracebridge.journal import layout
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """Two spans are dead: the backend refuses tools of that name."""
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.poison = {"poison"}
+    write_session(rig.trace_dir, "a", turns=2, tool="poison")
+    write_session(rig.trace_dir, "b", turns=1)
+    rig.ship()
+    assert len(rig.dead()) == 2
+    return rig
+
+
+def retry(rig: Rig, *numbers: int) -> None:
+    state = rig.state()
+    state.dead.retry(state.dead.of(1, numbers=numbers))
+    state.close()
+
+
+def test_letters_are_found_by_reason_and_by_number(rig: Rig) -> None:
+    first, second = rig.dead()
+    state = rig.state()
+    assert state.dead.of(1, reason="pois") == [first, second]
+    assert state.dead.of(1, reason="no such reason") == []
+    assert state.dead.of(1, numbers=[second.id]) == [second]
+    assert state.dead.of(2) == []
+    assert b"poison" in state.dead.part(first.id)
+    state.close()
+
+
+def test_what_is_retried_arrives_once_the_backend_takes_it_and_the_rest_stays_dead(rig: Rig) -> None:
+    first, second = rig.dead()
+    rig.backend.answers.poison = set()
+    retry(rig, first.id)
+    rig.ship()
+    assert rig.dead() == [second]
+    assert rig.stored_names().count("a/tool") == 1
+    assert rig.account().unaccounted_events == 0
+
+
+def test_a_shipper_that_runs_already_sends_it(rig: Rig) -> None:
+    rig.backend.answers.poison = set()
+    shipper = rig.shipper()
+    until(lambda: shipper.round().is_done, "there is nothing to do")
+    retry(rig)
+    number = 1
+    while rig.dead():
+        number += 1
+        shipper.round(number)
+        shipper.wait(0.01)
+    until(lambda: shipper.round(number).is_done, "it is sent")
+    shipper.close()
+    assert rig.stored_names().count("a/tool") == 2
+
+
+def test_what_is_refused_again_is_dead_again(rig: Rig) -> None:
+    retry(rig)
+    rig.ship()
+    assert [(letter.reason, letter.is_retried) for letter in rig.dead()] == [("poison", False)] * 2
+
+
+def test_it_is_made_anew_from_the_journal_so_that_a_newer_mapping_applies(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.unencodable = {"odd"}
+    write_session(rig.trace_dir, "a", turns=1, tool="odd")
+    rig.ship()
+    (letter,) = rig.dead()
+    state = rig.state()
+    assert state.dead.part(letter.id) == b"", "it could not be encoded"
+    state.close()
+    rig.backend.answers.unencodable = set()
+    retry(rig)
+    rig.ship()
+    assert rig.dead() == []
+    assert rig.stored_names() == ["a/session", "a/tool", "a/turn"]
+
+
+def test_without_its_journal_the_bytes_that_were_refused_are_sent_again(rig: Rig) -> None:
+    shutil.rmtree(layout.session_folder(rig.trace_dir, "a"))
+    rig.backend.answers.poison = set()
+    retry(rig)
+    rig.ship()
+    assert rig.dead() == []
+    assert rig.stored_names().count("a/tool") == 2
+
+
+def test_what_can_be_made_of_nothing_any_more_stays_dead_and_is_not_tried_for_ever(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.unencodable = {"odd"}
+    write_session(rig.trace_dir, "a", turns=1, tool="odd")
+    rig.ship()
+    shutil.rmtree(layout.session_folder(rig.trace_dir, "a"))
+    retry(rig)
+    rig.ship()
+    (letter,) = rig.dead()
+    assert not letter.is_retried
+
+
+def test_what_is_discarded_is_counted_and_gone(rig: Rig) -> None:
+    state = rig.state()
+    letters = state.dead.of(1)
+    assert state.dead.discard(1, letters) == 2
+    assert state.dead.discard(1, letters) == 0, "somebody else was faster"
+    state.close()
+    assert rig.dead() == []
+    account = rig.account()
+    assert (account.counters["discarded_spans"], account.counters["discarded_events"]) == (2, 4)
+    assert account.unaccounted_events == 0

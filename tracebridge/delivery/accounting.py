@@ -1,0 +1,100 @@
+"""`Accounting`: where the events of a journal are, as one sink sees it. Every event is in exactly one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tracebridge.delivery.backlog import Backlog, Unread, lines_of
+from tracebridge.delivery.state import State
+from tracebridge.event import NotAnEventError, timestamp_ns
+from tracebridge.journal import layout
+from tracebridge.policy import Policy, keeps_session
+
+
+class Accounting(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of events. `written` is the sum of the others."""
+
+    written: int
+    """Written to the journals, those of sessions included that were removed since."""
+    confirmed: int
+    """The backend has taken the spans they are in."""
+    in_flight: int
+    """They are sent, or written down to be sent, and the backend has not taken them for certain."""
+    unread: int
+    """They are still to be read."""
+    open: int
+    """Their spans wait for their end, and cannot be sent before."""
+    dead: int
+    """The backend refused their spans for good."""
+    discarded: int
+    """They were dead letters that somebody gave up."""
+    left_out: int
+    """The sink's policy samples their sessions out."""
+    oldest_ns: int
+    """When the oldest event was written that is in flight or unread, in nanoseconds since the epoch; 0 without any."""
+
+    @property
+    def pending(self) -> int:
+        """Those that the sink is still to get."""
+        return self.unread + self.open
+
+
+NOTHING: Final = Accounting(
+    written=0, confirmed=0, in_flight=0, unread=0, open=0, dead=0, discarded=0, left_out=0, oldest_ns=0
+)
+
+
+def account_for(state: State, target: int, policy: Policy) -> Accounting:
+    """Tell where the events of all folders are for one target.
+
+    The backlog is counted, so it takes time in proportion to it.
+
+    Raises:
+        AssertionError: an event is unaccounted for, which would be a defect of delivery.
+    """
+    with state.moment():
+        unread = list(Backlog(state, target, policy).unread())
+        account = state.account(target)
+    assert account.unaccounted_events == 0, f"{account.unaccounted_events} events are unaccounted for"
+    unread_events = sum(lines_of(session.path, session.offset) for session in unread)
+    left_out = sum(lines_of(path) for path in _left_out(state, policy))
+    times = [account.in_flight_since_ns, *map(_first_unread_ns, unread)]
+    return Accounting(
+        written=account.read_events + unread_events + left_out,
+        confirmed=account.counters.get("confirmed_events", 0),
+        in_flight=account.in_flight_events,
+        unread=unread_events,
+        open=account.open_events,
+        dead=account.dead_events,
+        discarded=account.counters.get("discarded_events", 0),
+        left_out=left_out,
+        oldest_ns=min(filter(None, times), default=0),
+    )
+
+
+def _left_out(state: State, policy: Policy) -> Iterator[Path]:
+    """The journals that the policy's sampling leaves out."""
+    if policy.sample_rate >= 1.0:
+        return
+    for path in state.folders().values():
+        for folder in layout.session_folders(path):
+            if not keeps_session(policy, layout.session_id_of(folder)):
+                yield layout.events_file(folder)
+
+
+class _Timed(msgspec.Struct):
+    timestamp: str = ""
+
+
+def _first_unread_ns(session: Unread) -> int:
+    """When the first event was written that was not read; 0 if that cannot be told."""
+    try:
+        with session.path.open("rb") as file:
+            file.seek(session.offset)
+            return timestamp_ns(msgspec.json.decode(file.readline(), type=_Timed).timestamp)
+    except (OSError, msgspec.DecodeError, NotAnEventError):
+        return 0
