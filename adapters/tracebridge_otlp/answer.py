@@ -107,8 +107,12 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
     elif answer.status in (404, 405):
         message += ": nothing takes traces at this address, check the endpoint"
     said = message_in(answer)
+    outcome = _outcome_of(answer.status, said)
+    if outcome is Outcome.REJECTED and answer.is_web_page:
+        # a web server that does not take traces: the spans must not be thrown away for a wrong address
+        outcome, said = Outcome.RETRY, "a web page: no trace endpoint, check the address"
     return Receipt(
-        outcome=_outcome_of(answer.status, said),
+        outcome=outcome,
         retry_after_s=asked_s,
         message=shortened(f"{message}: {said}" if said else message),
     )

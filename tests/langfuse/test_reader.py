@@ -10,7 +10,8 @@ import pytest
 
 from tests.langfuse.conftest import settings_of
 from tests.langfuse.scripted import Answer, scripted
-from tests.langfuse.test_mapping import REMAINDER, START_NS, span
+from tests.langfuse.test_mapping import REMAINDER, START_NS
+from tests.langfuse.test_mapping import span as any_span
 from tracebridge.devserver import DevServer
 from tracebridge.errors import BackendError
 from tracebridge.secret import Secret
@@ -25,6 +26,12 @@ from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import WireScope, WireSpan
 
 OBSERVATIONS = "/api/public/v2/observations"
+
+
+def spans(*each: dict[str, Any]) -> list[Span]:
+    """Spans of one trace that no other test has."""
+    trace_id = secrets.token_hex(16)
+    return [any_span(**{"trace_id": trace_id, **fields}) for fields in each]
 
 
 def deliver(sink: LangfuseSink, *sent: Span) -> None:
@@ -58,7 +65,7 @@ def test_more_than_a_page_of_equal_start_times_comes_without_loss_or_repeat(
     sink: LangfuseSink, reader: LangfuseReader
 ) -> None:
     session = secrets.token_hex(8)
-    sent = [span(span_id=f"{number:016x}", session_id=session) for number in range(1, 1_251)]
+    sent = spans(*({"span_id": f"{number:016x}", "session_id": session} for number in range(1, 1_251)))
     deliver(sink, *sent)
     back = [found.span_id for found in reader.read(Query(session_id=session))]
     assert sorted(back) == [each.span_id for each in sent]
@@ -66,7 +73,7 @@ def test_more_than_a_page_of_equal_start_times_comes_without_loss_or_repeat(
 
 def test_who_needs_one_span_only_is_given_a_small_page(sink: LangfuseSink, reader: LangfuseReader) -> None:
     session = secrets.token_hex(8)
-    deliver(sink, *(span(span_id=f"{number:016x}", session_id=session) for number in range(1, 31)))
+    deliver(sink, *spans(*({"span_id": f"{number:016x}", "session_id": session} for number in range(1, 31))))
     api, sizes = reader._api.observations, []
     get_many = api.get_many
 
@@ -86,7 +93,7 @@ def test_who_needs_one_span_only_is_given_a_small_page(sink: LangfuseSink, reade
 
 
 def test_a_span_that_is_stored_twice_is_yielded_twice(sink: LangfuseSink, reader: LangfuseReader) -> None:
-    once = span(trace_id=secrets.token_hex(16))
+    (once,) = spans({})
     deliver(sink, once)
     deliver(sink, once)
     query = Query(trace_ids=(once.trace_id,))
@@ -98,7 +105,7 @@ def test_a_session_is_found_by_the_id_that_was_stored_and_told_from_its_likes(
 ) -> None:
     base = secrets.token_hex(8)
     sessions = [f"{base}\ud800", f"{base}\ufffd", f"{base}\x00"]
-    deliver(sink, *(span(span_id=f"{n:016x}", session_id=name) for n, name in enumerate(sessions, 1)))
+    deliver(sink, *spans(*({"span_id": f"{n:016x}", "session_id": name} for n, name in enumerate(sessions, 1))))
     for number, name in enumerate(sessions, 1):
         assert [found.span_id for found in reader.read(Query(session_id=name))] == [f"{number:016x}"]
 
@@ -106,13 +113,14 @@ def test_a_session_is_found_by_the_id_that_was_stored_and_told_from_its_likes(
 def test_a_window_holds_its_start_and_not_its_end(sink: LangfuseSink, reader: LangfuseReader) -> None:
     session, start = secrets.token_hex(8), START_NS - START_NS % 10**6
     times = [start - 10**6, start, start + 10**6, start + 2 * 10**6]
-    deliver(sink, *(span(span_id=f"{n:016x}", session_id=session, start_ns=ns) for n, ns in enumerate(times, 1)))
+    numbered = enumerate(times, 1)
+    deliver(sink, *spans(*({"span_id": f"{n:016x}", "session_id": session, "start_ns": ns} for n, ns in numbered)))
     query = Query(session_id=session, start_ns=start, end_ns=start + 2 * 10**6)
     assert sorted(found.start_ns for found in reader.read(query)) == times[1:3]
 
 
 def test_ids_alone_are_enough_when_only_they_are_asked_for(sink: LangfuseSink, reader: LangfuseReader) -> None:
-    sent = span(trace_id=secrets.token_hex(16), input="x" * 1_000)
+    (sent,) = spans({"input": "x" * 1_000})
     deliver(sink, sent)
     (found,) = reader.read(Query(trace_ids=(sent.trace_id,), ids_only=True))
     assert (found.trace_id, found.span_id, found.input) == (sent.trace_id, sent.span_id, None)
@@ -158,7 +166,7 @@ def test_an_observation_of_somebody_else_is_foreign_and_tells_what_it_can(
     ['{"fingerprint": 3', '"{\\"opened\\": 7}"', '"{\\"exact\\": {\\"error\\": 7}}"', "[]", "text"],
 )
 def test_a_mark_that_somebody_broke_is_no_mark(sink: LangfuseSink, reader: LangfuseReader, mark: str) -> None:
-    sent = span(trace_id=secrets.token_hex(16), input="x")
+    (sent,) = spans({"input": "x"})
     wire = to_wire(sent)
     broken = msgspec.structs.replace(wire, attributes=wire.attributes | {REMAINDER: mark})
     sink.deliver(sink.join([encode_span(broken)]))
@@ -237,7 +245,7 @@ def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones() -> None:
 
 def test_a_rate_limit_is_waited_for(devserver: DevServer) -> None:
     sink, reader = LangfuseSink(settings_of(devserver)), LangfuseReader(settings_of(devserver))
-    deliver(sink, span())
+    deliver(sink, *spans({}))
     devserver.faults.add(Fault(route=f"GET {OBSERVATIONS}", status=429, headers={"Retry-After": "1"}, times=1))
     assert len(list(reader.read(Query(session_id="user-1")))) == 1
     sink.close()

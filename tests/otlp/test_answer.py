@@ -227,3 +227,12 @@ def test_a_web_page_is_not_quoted_and_no_message_is_long() -> None:
     assert receipt(502, "text/plain", b"<html>Bad Gateway</html>").message == "HTTP 502"
     assert receipt(400, JSON, b"[" * 100_000).message.startswith("HTTP 400: [[[[")
     assert len(receipt(400, "text/plain", b"x" * 10_000).message) <= 300
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_that_is_a_web_page_is_not_the_spans_fault(status: int) -> None:
+    page = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
+    answer = Answer(status=status, headers={"content-type": "text/html"}, body=page)
+    receipt = receipt_of(answer, now_s=0.0, read_success=otlp_success)
+    assert receipt.outcome is Outcome.RETRY
+    assert "check the address" in receipt.message
