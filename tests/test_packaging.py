@@ -145,7 +145,7 @@ def test_the_wheel_says_what_it_needs_and_what_it_offers(wheel: Path) -> None:
     always = {re.split(r"[^A-Za-z0-9-]", entry)[0] for entry in requirements if "extra ==" not in entry}
 
     assert {name.lower() for name in always} == {"msgspec", "pyyaml"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "dev", "devserver", "langfuse", "otel"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "dev", "devserver", "langfuse", "otel", "testing"}
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in names
     assert dict(entry_points["tracebridge.sinks"]) == {
@@ -210,6 +210,7 @@ class TestCoreAlone:
         ("langfuse", ["tracebridge_langfuse"]),
         ("otel", ["tracebridge_otel", "tracebridge_otlp"]),
         ("devserver", ["tracebridge.devserver"]),
+        ("testing", ["tracebridge.testing"]),
     ],
 )
 def test_an_extra_alone_brings_all_that_its_modules_import(
