@@ -31,7 +31,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     endpoint: str
     state: str
-    """`shipping`, `idle`, `backing off`, `paused`, or `never shipped`."""
+    """`shipping`, `idle`, `backing off`, `paused`, `failing`, or `never shipped`."""
     detail: str
     since: str
     """When that state began, ISO 8601; empty if it never did."""
@@ -44,6 +44,14 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     possible_repeats: int
     shipper_pid: int | None
     """The process that holds the sink's lock, if one does."""
+
+
+class DefectiveSink(msgspec.Struct, frozen=True, kw_only=True):
+    """A sink that is switched on and cannot be used."""
+
+    name: str
+    defect: str
+    """What is wrong with its plug-in."""
 
 
 class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +69,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sinks: list[SinkStatus]
     switched_off: list[StillOwed]
     """Sinks that are switched off and have not got all that they are owed."""
+    defective: list[DefectiveSink]
+    """Sinks whose plug-in does not work; they are delivered to again once it does."""
     problems: list[str]
     """Broken journal lines: file, byte offset, what is wrong."""
 
@@ -94,16 +104,14 @@ def status_of(settings: Settings) -> Status:
             number: {folder.name: layout.events_file(folder).stat().st_size for folder in layout.session_folders(path)}
             for number, path in state.folders().items()
         }
+        sinks, defective = _sinks_of(settings, state)
         return Status(
             journals=[
                 JournalStatus(folder=str(path), sessions=len(sizes[number]), bytes=sum(sizes[number].values()))
                 for number, path in state.folders().items()
             ],
-            sinks=[
-                _sink_status(sink, settings.trace_dir, state)
-                for sink in settings.enabled_sinks
-                if sink.sink_type is not None and sink.settings is not None
-            ],
+            sinks=sinks,
+            defective=defective,
             switched_off=still_owed(state, settings),
             problems=[
                 f"{layout.events_file(folder / session)}: byte {offset}: {problem}"
@@ -128,11 +136,13 @@ def print_status(found: Status) -> None:
             print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
         if sink.shipper_pid is not None:
             print(f"  shipper   process {sink.shipper_pid}")
+    for broken in found.defective:
+        print(f"{broken.name}: cannot be used: {broken.defect}")
     for owed in found.switched_off:
         print(f"{owed.sink} -> {owed.endpoint}: switched off")
         print(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
         print(f"            again or given up with `tracebridge forget {owed.sink}`")
-    if not found.sinks:
+    if not found.sinks and not found.defective:
         print("no sink but the journal is switched on")
     for problem in found.problems[:_MOST_PROBLEMS]:
         print(f"broken line: {problem}")
@@ -140,13 +150,25 @@ def print_status(found: Status) -> None:
         print(f"… and {len(found.problems) - _MOST_PROBLEMS:,} more broken lines: --json tells all")
 
 
-def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
+def _sinks_of(settings: Settings, state: State) -> tuple[list[SinkStatus], list[DefectiveSink]]:
+    sinks: list[SinkStatus] = []
+    defective = [DefectiveSink(name=sink.name, defect=sink.defect) for sink in settings.defective_sinks]
+    for sink in settings.enabled_sinks:
+        try:
+            endpoint = sink.endpoint
+        except Exception as error:  # a plug-in's defect must not hide how the others are doing
+            words = f"it does not tell where it sends to ({type(error).__name__}: {error})"
+            defective.append(DefectiveSink(name=sink.name, defect=words))
+        else:
+            sinks.append(_sink_status(sink, endpoint, settings.trace_dir, state))
+    return sinks, defective
+
+
+def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: State) -> SinkStatus:
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
 
-    assert sink.sink_type is not None, "only complete sinks are enabled"
-    assert sink.settings is not None, "only complete sinks are enabled"
-    target = state.target(sink.name, sink.sink_type.endpoint(sink.settings))
+    target = state.target(sink.name, endpoint)
     account = state.account(target)
     condition = account.condition
     return SinkStatus(
