@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from tests.devserver.exports import TRACE_ID, export, span
+from tests.waiting import until
 from tracebridge.devserver import DevServer
 from tracebridge.devserver.otlp import request_from_json
 from tracebridge.testing import Fault, Faults
@@ -217,3 +218,15 @@ def test_otlp_says_how_many_spans_it_refused_over_grpc(devserver: DevServer, cli
         bad = call(request_from_json(export(span(spanId="00000000000000a2", name="poison"))))
     assert (good.partial_success.rejected_spans, bad.partial_success.rejected_spans) == (0, 1)
     assert otlp_spans(client) == 1
+
+
+@pytest.mark.parametrize("late", [{"hang": True}, {"latency_s": 0.4}], ids=["hangs", "slow"])
+def test_what_came_in_whole_is_stored_though_its_client_has_gone(
+    devserver: DevServer, client: httpx.Client, side: Side, late: dict[str, Any]
+) -> None:
+    route, stored = side
+    devserver.faults.add(Fault(route=f"POST {route}", times=1, **late))
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(route, json=export(span()), timeout=0.1)
+    devserver.faults.release()
+    until(lambda: stored(client) == 1, "it is stored")

@@ -102,6 +102,9 @@ class FaultyApp:
             await self._break(fault, scope, receive, send)
 
     async def _break(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        if fault.latency_s or fault.hang:
+            # once it has come in whole, it may be stored though nobody waits for the answer any more
+            receive = _replaying(await _body(receive), receive)
         if fault.latency_s:
             await asyncio.sleep(fault.latency_s)
         if fault.hang:

@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tracebridge.registry import Registry
 from tracebridge.span import Span
 from tracebridge.testing.contract.backend import BackendUnderTest
 from tracebridge.testing.contract.io_watch import connections, io_of_this_thread
-from tracebridge.testing.contract.samples import batches, sample
+from tracebridge.testing.contract.samples import batches, law_settings, sample
 from tracebridge.testing.strategies import spans
 
 _LOADED = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
@@ -88,7 +89,7 @@ class DeclarationCases:
         """And it changes no span that it is given."""
         losses = backend.capabilities.losses
 
-        @settings(max_examples=self.examples, deadline=None, database=None)
+        @law_settings(self.examples)
         @given(spans())
         def law(span: Span) -> None:
             for loss in losses:
@@ -103,9 +104,7 @@ class DeclarationCases:
         """What is sent again after a crash, by another process, is what was sent before."""
         one, other = (backend.sink_type.open_sink(backend.settings) for _ in range(2))
 
-        @settings(
-            max_examples=self.examples, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-        )
+        @law_settings(self.examples)
         @given(batches(max_size=4))
         def law(batch: list[Span]) -> None:
             parts = [one.encode(span) for span in batch]
@@ -113,18 +112,17 @@ class DeclarationCases:
             assert parts == [other.encode(span) for span in batch]
             assert one.join(parts) == one.join(parts) == other.join(parts)
 
-        law()
-        one.close()
-        other.close()
+        with closing(one), closing(other):
+            law()
 
     def test_encoding_does_no_io(self, backend: BackendUnderTest) -> None:
         """It is done by the thread that everything else waits for, in the agent's process."""
         sink = backend.sink_type.open_sink(backend.settings)
-        # what is imported at the first call is not I/O of the call
-        sink.join([sink.encode(sample())])
-        with io_of_this_thread() as seen:
-            sink.join([sink.encode(sample(f"order {number}")) for number in range(20)])
-        sink.close()
+        with closing(sink):
+            # what is imported at the first call is not I/O of the call
+            sink.join([sink.encode(sample())])
+            with io_of_this_thread() as seen:
+                sink.join([sink.encode(sample(f"order {number}")) for number in range(20)])
         assert seen == []
 
     def test_a_request_is_little_more_than_its_parts(self, backend: BackendUnderTest) -> None:

@@ -74,6 +74,7 @@ class DeliveryCases:
             backend.on_export(Fault(latency_s=0.05)),
         )
         work.deliver()
+        assert backend.faults.struck[0] > 0, "another `seed` is needed: no request met the fault"
         assert work.check_arrived(dead=poisoned).possible_repeats == 0
 
     def test_a_slow_backend_gets_everything_exactly_once(self, backend: BackendUnderTest, tmp_path: Path) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tracebridge.assembler import disassemble
 from tracebridge.errors import BackendError
 from tracebridge.sink import Outcome, Query, Reader
 from tracebridge.span import Span
 from tracebridge.testing.contract.backend import BackendUnderTest, SpanId
-from tracebridge.testing.contract.samples import batches, sample
+from tracebridge.testing.contract.samples import batches, law_settings, sample
 from tracebridge.testing.contract.workplace import Workplace
 from tracebridge.testing.faults import Fault
 from tracebridge.validation.comparison import compare
@@ -37,12 +37,7 @@ class ReadingCases:
         backend.require_reader()
         sink = backend.sink_type.open_sink(backend.settings)
 
-        @settings(
-            max_examples=self.reading_examples,
-            deadline=None,
-            database=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        )
+        @law_settings(self.reading_examples)
         @given(batches())
         def law(batch: list[Span]) -> None:
             receipt = sink.deliver(sink.join([sink.encode(span) for span in batch]))
@@ -54,8 +49,8 @@ class ReadingCases:
                 span.span_id: span.fingerprint for span in batch
             }
 
-        law()
-        sink.close()
+        with closing(sink):
+            law()
 
     def test_a_session_that_is_read_back_gives_its_events_back(self, backend: BackendUnderTest, tmp_path: Path) -> None:
         """The way back: from the backend's spans to the lines of the journal, in order."""

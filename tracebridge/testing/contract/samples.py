@@ -6,6 +6,7 @@ import secrets
 import time
 
 import msgspec
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from tracebridge.span import Span
@@ -29,6 +30,20 @@ def sample(mark: str = "nothing") -> Span:
         output={"status": "shipped"},
         status="ok",
         fingerprint="0123456789ab",
+    )
+
+
+def law_settings(examples: int) -> settings:
+    """How a law is tried on generated spans.
+
+    A failure shows its example as it is: to look for a smaller one takes minutes where each is sent and read back.
+    """
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
 
