@@ -1,12 +1,15 @@
 """What recording costs the agent: the time on the caller's thread of an LLM pair and of a tool pair.
 
-    python benchmarks/caller.py [--quick]
+    python benchmarks/caller.py [--quick] [--hanging]
 
 The floor is what no recorder of whole events can do without: one msgspec encode and one `write(2)` an event. Every
 other line does the same work: tracebridge with JSONL alone, with all sinks on and nothing to deliver, and while a
 backlog is delivered by its thread; the Langfuse SDK; and the OpenTelemetry SDK with a BatchSpanProcessor. Backends
 are development backends on loopback, in a process of their own. The ratio is to the floor as it was measured just
 before and after the line, without anything in the background.
+
+`--hanging` measures one thing only: what a single event costs while one sink of two hangs for ever in every request,
+beside the same with two that work and without the second, in turns; and whether every event arrives at the other.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tracebridge import Tracer
+from tracebridge.delivery.backlog import left_of
 
 MESSAGES = [{"role": "user" if number % 2 else "assistant", "content": "x" * 400} for number in range(5)]
 ANSWER = "y" * 600
@@ -42,10 +46,14 @@ PAUSE_S = 0.005
 SERVER = """
 import sys
 from tracebridge.devserver import DevServer
-with DevServer() as server:
+from tracebridge.testing import Fault, Faults
+faults = [Fault(route="POST /api/public/otel/*", hang=True)] if "hangs" in sys.argv else []
+with DevServer(faults=Faults(faults)) as server:
     print(server.url, server.public_key, server.secret_key, flush=True)
     sys.stdin.read()
 """
+ROUNDS = 5
+"""How often the two are measured in turns, with `--hanging`."""
 
 
 class Work(NamedTuple):
@@ -221,9 +229,10 @@ def otel_sdk(backend: Backend) -> Iterator[Work]:
 
 
 @contextmanager
-def backend() -> Iterator[Backend]:
-    """A development backend in another process."""
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def backend(*, hangs: bool = False) -> Iterator[Backend]:
+    """A development backend in another process; one that `hangs` answers no export to LangFuse."""
+    command = [sys.executable, "-c", SERVER, *(["hangs"] if hangs else [])]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None
     assert server.stdout is not None
     try:
@@ -333,14 +342,66 @@ def run(folder: Path, pairs: int, backlog: int) -> None:
             table.line(name, before, cost)
 
 
+def measure_hanging(folder: Path, events: int) -> None:
+    """Time single events with a sink that hangs for ever beside a good one, and without it, in turns."""
+    print(f"{'µs on the thread of the caller, one event':<44}{'p50':>9}{'p99':>9}{'p99.9':>9}")
+    names = ("one sink that works", "two that work", "one that works, one that hangs")
+    lines: dict[str, list[int]] = {name: [] for name in names}
+    with backend() as good, backend(hangs=True) as hanging:
+        for number in range(ROUNDS):
+            for (name, times), other in zip(lines.items(), (None, good, hanging), strict=True):
+                times.extend(_times_of_events(folder / f"{name}-{number}", good, other, events // ROUNDS))
+    for name, times in lines.items():
+        ordered = sorted(times)
+        shares = (ordered[len(ordered) * share // 1000] / 1000 for share in (500, 990, 999))
+        print(f"{name:<44}" + "".join(f"{value:>9.1f}" for value in shares))
+    print("    every event arrived at the sink that works, in each round")
+
+
+def _times_of_events(folder: Path, good: Backend, other: Backend | None, events: int) -> list[int]:
+    sinks: dict[str, Any] = {"otel": {"endpoint": good.url}}
+    if other is not None:
+        keys = {"public_key": other.public_key, "secret_key": other.secret_key}
+        sinks["langfuse"] = {"host": other.url, "timeout": 3600, **keys}
+    tracer = Tracer({"agent_trace": {"trace_dir": str(folder), "sinks": sinks, "shutdown_timeout": 0}})
+    clock = time.perf_counter_ns
+    times: list[int] = []
+    with tracer.trace_session("hanging") as session, tracer.trace_turn(session, "benchmark"):
+        # until the packages are imported and the first request is out
+        session.log_tool_result("search", True, RESULT)
+        tracer.flush(1.5)
+        gc.collect()
+        while len(times) < events:
+            for _ in range(BURST):
+                begun = clock()
+                session.log_tool_result("search", True, RESULT)
+                times.append(clock() - begun)
+            pause()
+    _wait_for_the_good_one(tracer)
+    tracer.shutdown(0)
+    return times
+
+
+def _wait_for_the_good_one(tracer: Tracer) -> None:
+    good = msgspec.structs.replace(tracer.settings, sinks=(tracer.settings.sinks[0],))
+    deadline = time.monotonic() + 60
+    while left := left_of(good.sinks[0], good.trace_dir, None).events:
+        tracer.flush(0.2)
+        assert time.monotonic() < deadline, f"{left} events did not arrive at the sink that works"
+
+
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2,000 pairs and a backlog of 5,000 events")
+    parser.add_argument("--hanging", action="store_true", help="one event, while one sink of two hangs, and without")
     arguments = parser.parse_args()
     # the SDKs tell of every queue that overflows, which is not what is measured here
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.hanging:
+            measure_hanging(Path(folder), 10_000 if arguments.quick else 100_000)
+            return
         run(Path(folder), *((2_000, 5_000) if arguments.quick else (20_000, 50_000)))
 
 

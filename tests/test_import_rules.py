@@ -28,7 +28,7 @@ ALLOWED_OF_OURS = {
     "adapters/tracebridge_langfuse": MODEL | {"tracebridge_otlp"},
     "adapters/tracebridge_otel": MODEL | {"tracebridge_otlp"},
     "adapters/tracebridge_otlp": MODEL,
-    "tracebridge/devserver": {"tracebridge.errors", "tracebridge.testing.faults"},
+    "tracebridge/devserver": {"tracebridge.errors", "tracebridge.testing.faults", "tracebridge.testing.faulty"},
 }
 
 # what each part may import of the packages that carry a protocol

@@ -7,14 +7,23 @@ import email
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tracebridge.testing.server import FaultyServer
 
 ROOT = Path(__file__).resolve().parent.parent
+PLUG_IN = ROOT / "examples" / "webhook-sink"
 PACKAGES = {
     "tracebridge": ROOT / "tracebridge",
     "tracebridge_langfuse": ROOT / "adapters" / "tracebridge_langfuse",
@@ -59,15 +68,24 @@ agent_trace:
 """
 
 
+WITH_PLUG_IN = """
+agent_trace:
+  trace_dir: ./traces
+  delivery: external
+  sinks:
+    webhook: {{url: "{url}/events", token: t0ken}}
+"""
+
+
 class Installation:
     """A fresh environment with the wheel in it."""
 
-    def __init__(self, home: Path, requirement: str) -> None:
+    def __init__(self, home: Path, *requirements: str) -> None:
         self._bin = home / "venv" / "bin"
         subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
         before = self._distributions(home)
         constraints = str(ROOT / "constraints.txt")
-        installed = self.run(home, "python", "-m", "pip", "install", "-q", "-c", constraints, requirement)
+        installed = self.run(home, "python", "-m", "pip", "install", "-q", "-c", constraints, *requirements)
         assert installed.returncode == 0, installed.stderr
         self.distributions = self._distributions(home) - before
 
@@ -102,9 +120,12 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    return wheel_of(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def wheel_of(project: Path, folder: Path) -> Path:
     options = ["-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    command = [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(project)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return next(folder.glob("*.whl"))
@@ -145,7 +166,7 @@ def test_the_wheel_says_what_it_needs_and_what_it_offers(wheel: Path) -> None:
     always = {re.split(r"[^A-Za-z0-9-]", entry)[0] for entry in requirements if "extra ==" not in entry}
 
     assert {name.lower() for name in always} == {"msgspec", "pyyaml"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "dev", "devserver", "langfuse", "otel"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "dev", "devserver", "langfuse", "otel", "testing"}
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in names
     assert dict(entry_points["tracebridge.sinks"]) == {
@@ -210,6 +231,7 @@ class TestCoreAlone:
         ("langfuse", ["tracebridge_langfuse"]),
         ("otel", ["tracebridge_otel", "tracebridge_otlp"]),
         ("devserver", ["tracebridge.devserver"]),
+        ("testing", ["tracebridge.testing"]),
     ],
 )
 def test_an_extra_alone_brings_all_that_its_modules_import(
@@ -240,3 +262,50 @@ class TestEverything:
 
     def test_the_demo_runs_from_start_to_end(self, everything: Installation, tmp_path: Path) -> None:
         everything.succeed(tmp_path, "tracebridge", "demo")
+
+
+class TestPlugIn:
+    """The worked example of somebody else's sink, from wheels alone."""
+
+    pytestmark = installs
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plugged_in(cls, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+        home = tmp_path_factory.mktemp("plug-in")
+        return Installation(home, f"{wheel}[testing]", str(wheel_of(PLUG_IN, home)))
+
+    def test_its_own_tests_pass_and_the_contract_is_among_them(self, plugged_in: Installation, tmp_path: Path) -> None:
+        shutil.copytree(PLUG_IN / "tests", tmp_path / "tests")
+        (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n")
+        told = plugged_in.succeed(tmp_path, "python", "-m", "pytest", "-q", "-rx")
+        assert "test_contract.py" in told
+        assert "declared unsupported: partial: a webhook takes all of a request or nothing" in told
+        assert re.search(r"\b[34]\d passed, \d xfailed\b", told), told[-500:]
+
+    def test_a_journal_is_shipped_to_it_by_yaml_alone(self, plugged_in: Installation, tmp_path: Path) -> None:
+        receiver = Receiver()
+        with FaultyServer(receiver.app) as server:
+            (tmp_path / "tracebridge.yaml").write_text(WITH_PLUG_IN.format(url=server.url), encoding="utf-8")
+            assert "sinks: webhook" in plugged_in.succeed(tmp_path, "tracebridge", "config", "check")
+            plugged_in.succeed(tmp_path, "python", "-c", AGENT)
+            assert receiver.events == [], "recording sends nothing"
+            shipped = plugged_in.succeed(tmp_path, "tracebridge", "ship")
+            assert "webhook: 3 spans of 6 events delivered" in shipped
+            assert "nothing new" in plugged_in.succeed(tmp_path, "tracebridge", "ship")
+        assert sorted(event["kind"] for event in receiver.events) == ["llm", "session", "turn"]
+        assert receiver.tokens == {"Bearer t0ken"}
+
+
+class Receiver:
+    """A webhook that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.tokens: set[str] = set()
+        self.app = Starlette(routes=[Route("/events", self._take, methods=["POST"])])
+
+    async def _take(self, request: Request) -> Response:
+        self.events += await request.json()
+        self.tokens.add(request.headers["authorization"])
+        return Response()

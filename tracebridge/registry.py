@@ -32,6 +32,10 @@ class SinkTypeError(ConfigurationError):
         self.remedy = remedy
 
 
+class DefectivePlugInError(SinkTypeError):
+    """A plug-in is installed and cannot be used: that is its own defect and no mistake of the configuration."""
+
+
 class Registry:
     """Sink types by name. A plug-in is imported when it is first asked for."""
 
@@ -48,7 +52,8 @@ class Registry:
         """Return the sink type called `name`.
 
         Raises:
-            SinkTypeError: no such type is installed, or its plug-in cannot be used.
+            SinkTypeError: no such type is installed, or two plug-ins offer it.
+            DefectivePlugInError: its plug-in cannot be used.
         """
         if name not in self._found:
             if name not in self._loads:
@@ -84,21 +89,27 @@ def _loaded(name: str, load: Load) -> object:
         return load()
     except SinkTypeError:
         raise
-    except Exception as error:  # a plug-in's import runs code that is not ours
+    except (Exception, SystemExit) as error:  # a plug-in's import runs code that is not ours
         reason = f"{type(error).__name__}: {error}"
-        raise SinkTypeError(
+        raise DefectivePlugInError(
             f"the plug-in of sink type {name!r} does not import ({reason})",
             "install what it needs, or switch the sink off",
         ) from error
 
 
 def _checked(name: str, offered: object) -> SinkType:
-    missing = [member for member in _MEMBERS if not hasattr(offered, member)]
-    settings = getattr(offered, "settings", None)
+    try:
+        missing = [member for member in _MEMBERS if not hasattr(offered, member)]
+        settings = getattr(offered, "settings", None)
+    except (Exception, SystemExit) as error:  # properties are code that is not ours, too
+        raise DefectivePlugInError(
+            f"the plug-in of sink type {name!r} fails when asked what it offers ({type(error).__name__}: {error})",
+            "report it to its author, or switch the sink off",
+        ) from error
     if not missing and isinstance(settings, type) and issubclass(settings, msgspec.Struct):
         return cast("SinkType", offered)
     reason = f"it has no {', '.join(missing)}" if missing else "its `settings` is no msgspec.Struct class"
-    raise SinkTypeError(
+    raise DefectivePlugInError(
         f"the plug-in of sink type {name!r} offers no SinkType: {reason}",
         f"its entry point in the group {ENTRY_POINT_GROUP} must name a tracebridge.sink.SinkType",
     )

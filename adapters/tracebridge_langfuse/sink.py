@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from tracebridge.sink import Receipt
 from tracebridge.span import Span
 from tracebridge_langfuse import names
@@ -14,6 +16,7 @@ from tracebridge_langfuse.mapping import to_wire
 from tracebridge_otlp.answer import json_success
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.http_transport import Certificates, HttpTransport
+from tracebridge_otlp.secrecy import Redactor
 from tracebridge_otlp.wire import WireScope
 
 ROUTE: Final = "/api/public/otel/v1/traces"
@@ -24,6 +27,8 @@ class LangfuseSink:
     """A `tracebridge.sink.Sink`. It makes no connection before `deliver`."""
 
     def __init__(self, settings: LangfuseSettings) -> None:
+        # the transport knows the header only, and a server may quote the key itself
+        self._redact = Redactor([settings.secret_key.reveal()], settings.base_url)
         credentials = f"{settings.public_key}:{settings.secret_key.reveal()}".encode()
         self._transport = HttpTransport(
             settings.base_url + ROUTE,
@@ -49,7 +54,8 @@ class LangfuseSink:
 
     def deliver(self, request: bytes) -> Receipt:
         """Send one request and report the answer."""
-        return self._transport.post(request)
+        receipt = self._transport.post(request)
+        return msgspec.structs.replace(receipt, message=self._redact(receipt.message))
 
     def close(self) -> None:
         """Release connections."""

@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from tests.devserver.exports import TRACE_ID, export, span
+from tests.waiting import until
 from tracebridge.devserver import DevServer
 from tracebridge.devserver.otlp import request_from_json
 from tracebridge.testing import Fault, Faults
@@ -199,3 +200,33 @@ def test_a_hanging_grpc_call_meets_its_deadline() -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Export(request_from_json(export(span())), timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_otlp_says_how_many_spans_it_refused_over_http(devserver: DevServer, client: httpx.Client) -> None:
+    devserver.faults.add(Fault(reject=2, body="too old", times=1))
+    answer = client.post(OTLP, json=export(*(span(spanId=f"{number:016x}") for number in range(1, 4)))).json()
+    assert answer == {"partialSuccess": {"rejectedSpans": "2", "errorMessage": "too old"}}
+    assert otlp_spans(client) == 1
+
+
+def test_otlp_says_how_many_spans_it_refused_over_grpc(devserver: DevServer, client: httpx.Client) -> None:
+    devserver.faults.add(Fault(reject=1, body_contains="poison", times=1))
+    assert devserver.grpc_endpoint is not None
+    with grpc.insecure_channel(devserver.grpc_endpoint) as channel:
+        call = TraceServiceStub(channel).Export
+        good = call(request_from_json(export(span(spanId="00000000000000a1"))))
+        bad = call(request_from_json(export(span(spanId="00000000000000a2", name="poison"))))
+    assert (good.partial_success.rejected_spans, bad.partial_success.rejected_spans) == (0, 1)
+    assert otlp_spans(client) == 1
+
+
+@pytest.mark.parametrize("late", [{"hang": True}, {"latency_s": 0.4}], ids=["hangs", "slow"])
+def test_what_came_in_whole_is_stored_though_its_client_has_gone(
+    devserver: DevServer, client: httpx.Client, side: Side, late: dict[str, Any]
+) -> None:
+    route, stored = side
+    devserver.faults.add(Fault(route=f"POST {route}", times=1, **late))
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(route, json=export(span()), timeout=0.1)
+    devserver.faults.release()
+    until(lambda: stored(client) == 1, "it is stored")

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.langfuse.test_law import HALF_A_CHARACTER, hostile_spans, hostile_values
-from tests.strategies import json_values, spans
 from tracebridge.event import Json
 from tracebridge.session_stream import SessionStream
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
+from tracebridge.testing.strategies import json_values, spans
 from tracebridge_langfuse import inexact
 from tracebridge_langfuse.exact import encode, same, sendable, sendable_text
 from tracebridge_langfuse.mapping import to_wire

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.strategies import json_values, messages, spans, texts, usages
 from tracebridge.assembler import Assembler, Place, disassemble
 from tracebridge.event import Json, event_from_json
 from tracebridge.sink import Outcome, Query
 from tracebridge.span import Edge, Prompt, Span
+from tracebridge.testing.strategies import json_values, messages, spans, texts, usages
 from tracebridge_langfuse.exact import same
 from tracebridge_langfuse.losses import LOSSES
 from tracebridge_langfuse.mapping import to_wire

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.strategies import spans
 from tracebridge.assembler import Assembler, Place
 from tracebridge.devserver import DevServer
 from tracebridge.journal.reader import read_journal
 from tracebridge.sink import Outcome, Query
 from tracebridge.span import Span
+from tracebridge.testing.strategies import spans
 from tracebridge_otel.configuration import JaegerSettings, OtelSettings, Protocol
 from tracebridge_otel.factory import sink_type
 

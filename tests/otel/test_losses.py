@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 from hypothesis import given
 
-from tests.strategies import spans
 from tracebridge.span import Span
+from tracebridge.testing.strategies import spans
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 
 

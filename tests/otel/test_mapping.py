@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.strategies import json_values, spans, texts
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
+from tracebridge.testing.strategies import json_values, spans, texts
 from tracebridge_otel import names
 from tracebridge_otel.mapping import from_wire, to_wire
 from tracebridge_otlp.decoding import decode_traces

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.strategies import json_values, messages, tool_calls, tool_definitions
+from tracebridge.testing.strategies import json_values, messages, tool_calls, tool_definitions
 from tracebridge_otel import names
 from tracebridge_otel.messages import (
     Reply,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from tests.strategies import texts
+from tracebridge.testing.strategies import texts
 from tracebridge_otlp.attributes import encode_attributes
 
 RESOURCE_ATTRIBUTE = b"\x0a"

@@ -10,7 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from tests.otlp.test_attributes import official
-from tests.strategies import hex_ids, texts
+from tracebridge.testing.strategies import hex_ids, texts
 from tracebridge_otlp.decoding import decode_traces
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import (

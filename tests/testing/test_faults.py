@@ -129,3 +129,11 @@ def test_no_request_is_counted_twice_or_lost_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert sum(decided) == 200
+
+
+def test_a_fault_counts_only_the_bodies_that_it_names() -> None:
+    faults = Faults([Fault(body_contains="poison", every=2), Fault(over_bytes=10, times=1)])
+    bodies = [b"poison", b"x", b"a poison", b"long enough for it", b"longer than that", b"poison"]
+    assert [faults.decide(ROUTE, body) is not None for body in bodies] == [False, False, True, True, False, False]
+    assert faults.looks_into_bodies
+    assert not Faults([Fault(status=503)]).looks_into_bodies

@@ -43,6 +43,10 @@ def check(arguments: argparse.Namespace) -> int:
         print(finding, file=sys.stderr)
     if settings is None:
         return 1
+    for sink in settings.defective_sinks:
+        print(f"{settings.source}: agent_trace.sinks.{sink.name}: {sink.defect}", file=sys.stderr)
+    if settings.defective_sinks:
+        return 1
     sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
     journal = "kept" if settings.keep_journal else "a spool, of which this version deletes nothing yet"
     print(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")

@@ -53,8 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_file_system(settings.trace_dir)
     if not settings.enabled_sinks and not arguments.sink:
         nowhere = f"{settings.source}: no sink but the journal is switched on, so there is nothing to deliver"
+        if settings.defective_sinks:
+            return 1
         print("[]" if arguments.json else nowhere)
         return 0
+    are_all_usable = bool(arguments.sink) or not settings.defective_sinks
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     if arguments.follow:
         return _follow(settings)
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(delivered)
     else:
         print_delivered(delivered)
-    return exit_code_of(delivered)
+    return exit_code_of(delivered) if are_all_usable else 1
 
 
 def _follow(settings: Settings) -> int:

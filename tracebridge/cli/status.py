@@ -36,7 +36,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     endpoint: str
     state: str
-    """`shipping`, `idle`, `backing off`, `paused`, `never shipped` or `switched off`."""
+    """`shipping`, `idle`, `backing off`, `paused`, `failing`, `never shipped` or `switched off`."""
     detail: str
     """Why it backs off or is paused."""
     since: str
@@ -64,6 +64,14 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The process that holds the sink's lock, if one does."""
 
 
+class DefectiveSink(msgspec.Struct, frozen=True, kw_only=True):
+    """A sink that is switched on and cannot be used."""
+
+    name: str
+    defect: str
+    """What is wrong with its plug-in."""
+
+
 class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What there is in one folder."""
 
@@ -83,6 +91,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sinks: list[SinkStatus]
     switched_off: list[StillOwed]
     """Sinks that are switched off and have not got all that they are owed."""
+    defective: list[DefectiveSink]
+    """Sinks whose plug-in does not work; they are delivered to again once it does."""
     problems: list[str]
     """Broken journal lines: file, byte offset, what is wrong."""
 
@@ -114,12 +124,11 @@ def status_of(settings: Settings) -> Status:
         state.folder(settings.trace_dir)
         problems = state.problems()
         broken = Counter(folder for folder, *_ in problems)
+        sinks, defective = _sinks_of(settings, state)
         return Status(
             journals=[_journal_status(path, broken[path]) for path in state.folders().values()],
-            sinks=[
-                _sink_status(sink, settings.trace_dir, state) if sink.enabled else _switched_off(sink)
-                for sink in settings.sinks
-            ],
+            sinks=sinks,
+            defective=defective,
             switched_off=still_owed(state, settings),
             problems=[
                 f"{layout.events_file(folder / session)}: byte {offset}: {problem}"
@@ -139,11 +148,13 @@ def print_status(found: Status) -> None:
     for sink in found.sinks:
         if sink.enabled:
             _print_sink(sink)
+    for defect in found.defective:
+        print(f"{defect.name}: cannot be used: {defect.defect}")
     for owed in found.switched_off:
         print(f"{owed.sink} -> {owed.endpoint}: switched off")
         print(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
         print(f"            again or given up with `tracebridge forget {owed.sink}`")
-    if not any(sink.enabled for sink in found.sinks):
+    if not found.defective and not any(sink.enabled for sink in found.sinks):
         print("no sink but the journal is switched on")
     for problem in found.problems[:_MOST_PROBLEMS]:
         print(f"broken line: {problem}")
@@ -191,13 +202,30 @@ def _journal_status(path: Path, broken_lines: int) -> JournalStatus:
     )
 
 
-def _sink_status(sink: SinkSettings, trace_dir: Path, state: State) -> SinkStatus:
+def _sinks_of(settings: Settings, state: State) -> tuple[list[SinkStatus], list[DefectiveSink]]:
+    sinks: list[SinkStatus] = []
+    defective = [DefectiveSink(name=sink.name, defect=sink.defect) for sink in settings.defective_sinks]
+    for sink in settings.sinks:
+        if not sink.enabled:
+            sinks.append(_switched_off(sink))
+        elif not sink.defect:
+            try:
+                endpoint = sink.endpoint
+            except Exception as error:  # a plug-in's defect must not hide how the others are doing
+                words = f"it does not tell where it sends to ({type(error).__name__}: {error})"
+                defective.append(DefectiveSink(name=sink.name, defect=words))
+            else:
+                sinks.append(_sink_status(sink, endpoint, settings.trace_dir, state))
+    return sinks, defective
+
+
+def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: State) -> SinkStatus:
     from tracebridge.delivery.accounting import account_for
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
     from tracebridge.delivery.records import Condition
 
-    target = state.target(sink.name, sink.endpoint)
+    target = state.target(sink.name, endpoint)
     with state.moment():
         account = state.account(target)
         events = account_for(state, target, sink.policy)

@@ -49,7 +49,7 @@ def reveal(settings: Settings) -> bytes:
     It is for the standard input of a process, never for a disk, an argument or the environment. Sinks that are switched
     off are left out.
     """
-    settings = msgspec.structs.replace(settings, sinks=settings.enabled_sinks)
+    settings = msgspec.structs.replace(settings, sinks=tuple(sink for sink in settings.sinks if sink.enabled))
     return json.dumps({SECTION: _unexpanded(_section(settings, Secret.reveal))}).encode()
 
 

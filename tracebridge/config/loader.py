@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -28,6 +29,9 @@ Source = str | PathLike[str] | bytes | Mapping[str, Any] | None
 """A file's path, or its content; a mapping of the same form as the file; or None for the defaults."""
 
 
+log = logging.getLogger("tracebridge")
+
+
 def locate(option: str | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
     """The file to read: `option`, else `$TRACEBRIDGE_CONFIG`, else `./tracebridge.yaml` if there is one."""
     named = option or environ.get(PATH_VARIABLE)
@@ -40,7 +44,7 @@ def locate(option: str | None = None, environ: Mapping[str, str] = os.environ) -
 def load(
     source: Source = None, environ: Mapping[str, str] = os.environ, *, sink_types: Registry | None = None
 ) -> Settings:
-    """Read a configuration.
+    """Read a configuration. A sink whose plug-in is defective is told in the log and changes nothing for the others.
 
     Raises:
         ConfigurationError: it has a mistake. The message tells the first one, and how many there are.
@@ -48,6 +52,8 @@ def load(
     settings, mistakes = examine(source, environ, sink_types=sink_types)
     if settings is None:
         raise ConfigurationError(_message(mistakes))
+    for sink in settings.defective_sinks:
+        log.error("sink %s is not delivered to: %s; what it is owed stays in the journal", sink.name, sink.defect)
     return settings
 
 

@@ -22,7 +22,7 @@ from tracebridge.config.settings import (
 )
 from tracebridge.config.value import FAILED, Failed
 from tracebridge.policy import Policy, wider_keys
-from tracebridge.registry import JOURNAL_TYPE, Registry, SinkTypeError
+from tracebridge.registry import JOURNAL_TYPE, DefectivePlugInError, Registry, SinkTypeError
 from tracebridge.sink import SinkType
 
 SECTION: Final = "agent_trace"
@@ -204,7 +204,7 @@ class _Sinks:
         named = next((entry for entry in common.entries if entry.key == "type"), None)
         # what is switched off need not be complete: its variables may be set on another machine only
         self._conversion.tolerant = not (self._enabled and section.enabled)
-        sink_type = self._sink_type(type_name, f"{path}.type" if named else path, named.line if named else line)
+        sink_type, defect = self._sink_type(type_name, f"{path}.type" if named else path, named.line if named else line)
         settings = None if sink_type is None else self._settings(own, sink_type, path, line)
         self._conversion.tolerant = False
         if policy is None:
@@ -217,18 +217,23 @@ class _Sinks:
                 policy=policy,
                 settings=settings,
                 sink_type=sink_type,
+                defect=defect,
             )
         )
 
-    def _sink_type(self, name: str, path: str, line: int | None) -> SinkType | None:
+    def _sink_type(self, name: str, path: str, line: int | None) -> tuple[SinkType | None, str]:
+        """The sink type called `name`, or none and what is wrong with its plug-in, if that is the reason."""
         if self._registry is None:
             self._registry = self._sink_types()
         try:
-            return self._registry.find(name)
+            return self._registry.find(name), ""
+        except DefectivePlugInError as error:
+            # the other sinks, and what is recorded, have nothing to do with it
+            return None, str(error)
         except SinkTypeError as error:
             if not self._conversion.tolerant:
                 self._conversion.report(path, line, error.problem, error.remedy)
-            return None
+            return None, ""
 
     def _settings(self, node: MappingNode, sink_type: SinkType, path: str, line: int | None) -> msgspec.Struct | None:
         settings = self._conversion.record(

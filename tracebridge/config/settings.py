@@ -34,9 +34,12 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     """What the sink is sent; never more than what capture keeps."""
     settings: msgspec.Struct | None
-    """The record that `sink_type.settings` defines; None only if the sink is switched off and incomplete."""
+    """The record that `sink_type.settings` defines; None only without a `sink_type`, or in a sink that is switched off
+    and incomplete."""
     sink_type: SinkType | None
-    """What opens the sink; None only in a sink that is switched off and whose type is not installed."""
+    """What opens the sink; None only in a sink that is switched off, or whose plug-in is defective."""
+    defect: str = ""
+    """Why the sink's plug-in cannot be used, though it is installed; empty if it can."""
 
     @property
     def endpoint(self) -> str:
@@ -62,7 +65,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _complete(self) -> tuple[SinkType, msgspec.Struct]:
         if self.sink_type is None or self.settings is None:
-            raise ValueError(f"sink {self.name} is switched off and not complete")
+            raise ValueError(f"sink {self.name} cannot be opened: {self.defect or 'it is switched off and incomplete'}")
         return self.sink_type, self.settings
 
 
@@ -98,8 +101,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def enabled_sinks(self) -> tuple[SinkSettings, ...]:
-        """The sinks that are switched on."""
-        return tuple(sink for sink in self.sinks if sink.enabled)
+        """The sinks that are switched on and can be delivered to."""
+        return tuple(sink for sink in self.sinks if sink.enabled and not sink.defect)
+
+    @property
+    def defective_sinks(self) -> tuple[SinkSettings, ...]:
+        """The sinks that are switched on and whose plug-in cannot be used: the others are delivered to as ever."""
+        return tuple(sink for sink in self.sinks if sink.enabled and sink.defect)
 
     def sink(self, name: str) -> SinkSettings | None:
         """The sink called `name`, if the configuration has it."""

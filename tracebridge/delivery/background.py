@@ -19,6 +19,7 @@ from tracebridge.delivery.housekeeping import Housekeeping
 from tracebridge.delivery.lock import shipper_lock
 from tracebridge.delivery.pace import Pace, Turns, Unhurried
 from tracebridge.delivery.shipper import Shipper
+from tracebridge.delivery.state import State
 from tracebridge.errors import ForkedError, MissingExtraError, PassingStateError, StateError, TracebridgeError
 from tracebridge.journal import layout
 
@@ -226,7 +227,7 @@ class _Lane:
                 wait_s = 0.0
                 try:
                     self._ship()
-                except Exception as error:
+                except BaseException as error:  # a plug-in that calls `sys.exit` must not end the thread
                     wait_s = self._failed(error)
                 finally:
                     self._lock.release()
@@ -302,7 +303,7 @@ class _Lane:
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
-    def _failed(self, error: Exception) -> float:
+    def _failed(self, error: BaseException) -> float:
         """Tell what has happened, once; return for how long to leave the sink alone."""
         self.trouble = str(error) if isinstance(error, TracebridgeError) else f"{type(error).__name__}: {error}"
         if self.trouble != self._told:
@@ -310,12 +311,24 @@ class _Lane:
             is_known = isinstance(error, TracebridgeError | OSError | sqlite3.Error)
             # of a defect of ours, or of a sink, the trace is what people need
             log.error("sink %s is not shipped to: %s", self.name, self.trouble, exc_info=None if is_known else error)
+            self._write_down(self.trouble)
         with self._changed:
             self.is_left_to_others = isinstance(error, ForkedError)
             self.is_hopeless = _is_hopeless(error)
             self._given_up = self._asked
             self._changed.notify_all()
         return HOPELESS_RETRY_S if self.is_hopeless else self._backoff.failed()
+
+    def _write_down(self, trouble: str) -> None:
+        """Let `tracebridge status` tell it, in whatever process, as far as the state can be used."""
+        try:
+            state = State(layout.state_file(self._trace_dir), COUNT_S)
+            try:
+                state.set_condition(state.target(self.name, self._sink.endpoint), "failing", trouble)
+            finally:
+                state.close()
+        except Exception as error:  # what is wrong with the sink, or with the state, was told just now
+            log.debug("sink %s: its trouble could not be written down: %s", self.name, error)
 
     def _works(self) -> None:
         self._backoff.succeeded()
@@ -341,7 +354,7 @@ class _Lane:
             self._pending_bytes_at = time.monotonic()
 
 
-def _is_hopeless(error: Exception) -> bool:
+def _is_hopeless(error: BaseException) -> bool:
     """Whether trying again soon is in vain: something must be installed or moved first, or another process needed."""
     if isinstance(error, PassingStateError):
         return False

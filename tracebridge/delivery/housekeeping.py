@@ -71,8 +71,10 @@ class Housekeeping:
                 # where nothing is to be deleted, the shippers have the same trouble and tell it
                 if not self._settings.keep_journal:
                     self._say(f"{type(error).__name__}: {error}")
-            except Exception:  # a defect of ours, which must not end silently, nor reach the agent
-                log.exception("the housekeeping of %s has failed, and is tried again", self._settings.trace_dir)
+            except (Exception, SystemExit) as error:  # a defect, which must not end silently, nor reach the agent
+                if (words := f"{type(error).__name__}: {error}") != self._said:
+                    self._said = words
+                    log.exception("the housekeeping of %s has failed, and is tried again", self._settings.trace_dir)
             self._pace.idle()
             self._stopping.wait(self._pause_s)
 

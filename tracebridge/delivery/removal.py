@@ -7,13 +7,13 @@ every sink that it is owed to has accepted all of it, and those that can be read
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tracebridge.config import Settings
+from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.pace import FullSpeed, Pace
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.settle import missing
@@ -98,6 +98,24 @@ class _OwedThoughOff(_Owed):
         return f"{reason}, which is switched off: switch it on, or `tracebridge forget` it" if reason else ""
 
 
+class _OwedWithDefect:
+    """A sink whose plug-in cannot be used: nobody knows what it has got, so it is owed everything."""
+
+    read_back = None
+
+    def __init__(self, sink: SinkSettings) -> None:
+        self.name = sink.name
+        self._policy = sink.policy
+
+    def concerns(self, candidate: _Candidate) -> bool:
+        """Whether the sink's sampling takes the session."""
+        return keeps_session(self._policy, candidate.session_id)
+
+    def reason_to_keep(self, candidate: _Candidate) -> str:
+        """Why the sink needs the session's files."""
+        return f"the plug-in of {self.name} cannot be used, so nobody knows what it has got"
+
+
 class Removal:
     """Deletes from one trace folder. Folders that were backfilled from elsewhere are never touched."""
 
@@ -140,7 +158,8 @@ class Removal:
         """
         if not dry_run:
             self._sweep()
-        owed = list(self._owed())
+        defective = [_OwedWithDefect(sink) for sink in self._settings.defective_sinks]
+        owed: list[_Owed | _OwedWithDefect] = [*self._owed(), *defective]
         result = Removed(sessions=[], bytes=0, refused=[])
         gone_bytes = 0
         for candidate in self._older_than(seconds, wall_ns()):
@@ -185,7 +204,7 @@ class Removal:
             if now_ns - status.st_mtime_ns >= seconds * 1e9:
                 yield _Candidate(folder, layout.session_id_of(folder), status.st_size)
 
-    def _reason_to_keep(self, candidate: _Candidate, owed: list[_Owed]) -> str:
+    def _reason_to_keep(self, candidate: _Candidate, owed: Sequence[_Owed | _OwedWithDefect]) -> str:
         concerned = [sink for sink in owed if sink.concerns(candidate)]
         for sink in concerned:
             if reason := sink.reason_to_keep(candidate):
@@ -200,7 +219,7 @@ class Removal:
             self._verify_at.pop(candidate.folder.name, None)
         return reason
 
-    def _verified(self, candidate: _Candidate, readable: list[_Owed]) -> str:
+    def _verified(self, candidate: _Candidate, readable: Sequence[_Owed | _OwedWithDefect]) -> str:
         """Read the journal, and back from every sink that can be read what is owed to it; why not, or empty."""
         stream = SessionStream(layout.events_file(candidate.folder), _everything)
         began_ns = time.time_ns()
@@ -220,7 +239,7 @@ class Removal:
             return "its last run is not over"
         return self._not_shown(refs, readable)
 
-    def _not_shown(self, refs: list[SpanRef], readable: list[_Owed]) -> str:
+    def _not_shown(self, refs: list[SpanRef], readable: Sequence[_Owed | _OwedWithDefect]) -> str:
         for sink in readable if refs else []:
             assert sink.read_back is not None, "only those that can be read are asked"
             try:

@@ -24,8 +24,19 @@ class StillOwed(msgspec.Struct, frozen=True, kw_only=True):
 
 def switched_off(state: State, settings: Settings) -> list[Target]:
     """The backends that are not delivered to under these settings: switched off, left out, or pointed elsewhere."""
-    enabled = {(sink.name, sink.endpoint) for sink in settings.enabled_sinks}
-    return [target for target in state.targets() if (target.sink, target.endpoint) not in enabled]
+    enabled: set[tuple[str, str]] = set()
+    # a plug-in with a defect may not tell where it sends to, but that does not switch its sink off
+    unknown = {sink.name for sink in settings.defective_sinks}
+    for sink in settings.enabled_sinks:
+        try:
+            enabled.add((sink.name, sink.endpoint))
+        except Exception:  # who ships to it has the same trouble, and tells it
+            unknown.add(sink.name)
+    return [
+        target
+        for target in state.targets()
+        if target.sink not in unknown and (target.sink, target.endpoint) not in enabled
+    ]
 
 
 def mark_switched_off(state: State, settings: Settings) -> None:

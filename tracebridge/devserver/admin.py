@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from tracebridge.devserver import otlp
 from tracebridge.devserver.errors import DevServerError
-from tracebridge.devserver.faulty import RequestCounts
 from tracebridge.devserver.langfuse_query import milliseconds
 from tracebridge.devserver.store import Store
 from tracebridge.testing.faults import FaultError, FaultPlan, Faults
+from tracebridge.testing.faulty import RequestCounts
 
 _PLAIN_FIELDS = {
     "parentObservationId": "parent_id",

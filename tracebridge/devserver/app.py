@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from tracebridge.devserver import admin, jaeger_api, langfuse_api
-from tracebridge.devserver.faulty import FaultyApp, RequestCounts
 from tracebridge.devserver.langfuse_api import Credentials
 from tracebridge.devserver.store import Store
 from tracebridge.testing.faults import Faults
+from tracebridge.testing.faulty import FaultyApp, RequestCounts
 
 
 def create_app(

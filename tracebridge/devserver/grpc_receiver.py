@@ -18,10 +18,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from tracebridge.devserver.errors import DevServerError
-from tracebridge.devserver.faulty import RequestCounts
 from tracebridge.devserver.jaeger_api import store_export
 from tracebridge.devserver.store import Store
 from tracebridge.testing.faults import Fault, Faults
+from tracebridge.testing.faulty import RequestCounts
 
 ROUTE = "GRPC /opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -49,7 +49,8 @@ class _TraceService(TraceServiceServicer):
 
     def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
         self._counts.add(ROUTE)
-        fault = self._faults.decide(ROUTE) or Fault()
+        body = request.SerializeToString() if self._faults.looks_into_bodies else b""
+        fault = self._faults.decide(ROUTE, body) or Fault()
         if fault.latency_s:
             time.sleep(fault.latency_s)
         if fault.hang:
@@ -58,10 +59,10 @@ class _TraceService(TraceServiceServicer):
             context.abort(_CODES.get(fault.status, grpc.StatusCode.UNAVAILABLE), fault.body)
         if fault.reset == "before":
             context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
-        store_export(self._store, request, fault)
+        answer = store_export(self._store, request, fault)
         if fault.reset == "after" or fault.truncate:
             context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
-        return ExportTraceServiceResponse()
+        return answer
 
 
 def start_grpc(host: str, port: int, store: Store, faults: Faults, counts: RequestCounts) -> tuple[grpc.Server, int]:

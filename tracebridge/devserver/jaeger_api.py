@@ -28,9 +28,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tracebridge.devserver import otlp
-from tracebridge.devserver.faulty import copies_to_store, fault_of
 from tracebridge.devserver.store import Condition, OtlpSpan, Store
 from tracebridge.testing.faults import Fault
+from tracebridge.testing.faulty import copies_to_store, fault_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_SEARCH_DEPTH = 100
@@ -60,12 +60,18 @@ def routes(store: Store) -> list[Route]:
 # OTLP in
 
 
-def store_export(store: Store, request: ExportTraceServiceRequest, fault: Fault) -> None:
-    """Store an export as the fault says: not, once or twice, readable now or later."""
+def store_export(store: Store, request: ExportTraceServiceRequest, fault: Fault) -> ExportTraceServiceResponse:
+    """Store an export as the fault says: not, in part, once or twice, readable now or later."""
     visible_ms = time.time_ns() // 1_000_000 + int(fault.visibility_lag_s * 1000)
     spans = list(otlp.otlp_spans(request))
+    refused = min(fault.reject, len(spans))
     for _ in range(copies_to_store(fault)):
-        store.add_spans(spans, visible_ms)
+        store.add_spans(spans[refused:], visible_ms)
+    answer = ExportTraceServiceResponse()
+    if refused:
+        answer.partial_success.rejected_spans = refused
+        answer.partial_success.error_message = fault.body or "refused by the fault plan"
+    return answer
 
 
 class _Receiver:
@@ -87,8 +93,7 @@ class _Receiver:
             request = otlp.request_from_json(otlp.parse_json(body)) if as_json else otlp.parse_protobuf(body)
         except otlp.UndecodableError as error:
             return Response(msgspec.json.encode({"code": 3, "message": str(error)}), 400, media_type=kind)
-        store_export(self._store, request, fault)
-        answer = ExportTraceServiceResponse()
+        answer = store_export(self._store, request, fault)
         return Response(MessageToJson(answer) if as_json else answer.SerializeToString(), media_type=kind)
 
 

@@ -27,12 +27,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from tracebridge.devserver import otlp
-from tracebridge.devserver.faulty import copies_to_store, fault_of
 from tracebridge.devserver.langfuse_answer import observation_json
 from tracebridge.devserver.langfuse_ingest import observations
 from tracebridge.devserver.langfuse_query import ObservationQuery, RefusedError, cursor, iso, parse_query
 from tracebridge.devserver.store import Observation, Store
 from tracebridge.testing.faults import Fault
+from tracebridge.testing.faulty import copies_to_store, fault_of
 
 VERSION = "4.16.0"
 PROJECT_ID = "proj-dev"

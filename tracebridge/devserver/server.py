@@ -17,11 +17,11 @@ import uvicorn
 
 from tracebridge.devserver.app import create_app
 from tracebridge.devserver.errors import DevServerError
-from tracebridge.devserver.faulty import RequestCounts, TransportProtocol
 from tracebridge.devserver.grpc_receiver import start_grpc
 from tracebridge.devserver.langfuse_api import Credentials
 from tracebridge.devserver.store import Store
 from tracebridge.testing.faults import Faults
+from tracebridge.testing.faulty import RequestCounts, TransportProtocol
 
 PUBLIC_KEY = "pk-lf-dev"
 SECRET_KEY = "sk-lf-dev"

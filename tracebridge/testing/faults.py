@@ -31,6 +31,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     # Which requests.
     route: str = "*"
     """Shell pattern over ``METHOD /path``; gRPC calls are ``GRPC /package.Service/Method``."""
+    body_contains: str = ""
+    """Only requests whose body, uncompressed, holds this text: how a server chokes on one span of many."""
+    over_bytes: int | None = None
+    """Only requests whose body, uncompressed, is larger than so many bytes: a server's limit."""
     first: int | None = None
     """Only the first N requests on the route."""
     every: int | None = None
@@ -56,6 +60,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     """Accept the request and store nothing."""
     duplicate: bool = False
     """Store what the request holds twice."""
+    reject: int = 0
+    """Refuse so many of the request's spans and take the others: a partial success. Only OTLP can say so."""
     truncate: bool = False
     """Close the connection in the middle of the declared length of the answer."""
     reset: Literal["before", "after"] | None = None
@@ -70,14 +76,27 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
                 raise FaultError(f"fault for {self.route!r}: {name} is {number}, must be at least 1")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise FaultError(f"fault for {self.route!r}: probability is {self.probability}, must be in 0..1")
+        if self.over_bytes is not None and self.over_bytes < 0:
+            raise FaultError(f"fault for {self.route!r}: over_bytes is {self.over_bytes}, must be at least 0")
+        if self.reject < 0:
+            raise FaultError(f"fault for {self.route!r}: reject is {self.reject}, must be at least 0")
         if self.latency_s < 0 or self.visibility_lag_s < 0:
             raise FaultError(f"fault for {self.route!r}: times to wait cannot be negative")
         if self.status is not None and not 400 <= self.status <= 599:
             raise FaultError(f"fault for {self.route!r}: status is {self.status}, must be in 400..599")
 
-    def matches(self, route: str) -> bool:
-        """Whether requests on this route are the fault's business at all."""
-        return fnmatchcase(route, self.route)
+    @property
+    def looks_into_bodies(self) -> bool:
+        """Whether it depends on a request's body whether it is struck."""
+        return bool(self.body_contains) or self.over_bytes is not None
+
+    def matches(self, route: str, body: bytes = b"") -> bool:
+        """Whether requests on this route and with this body are the fault's business at all."""
+        if not fnmatchcase(route, self.route):
+            return False
+        if self.over_bytes is not None and len(body) <= self.over_bytes:
+            return False
+        return not self.body_contains or self.body_contains.encode() in body
 
     def strikes(self, number: int, struck: int) -> bool:
         """Whether it strikes request `number` (from 1) on its route, having struck `struck` before."""
@@ -128,6 +147,12 @@ class Faults:
             return FaultPlan(faults=tuple(self._faults))
 
     @property
+    def looks_into_bodies(self) -> bool:
+        """Whether any fault in force depends on what a request holds, so that a server must read it first."""
+        with self._lock:
+            return any(fault.looks_into_bodies for fault in self._faults)
+
+    @property
     def struck(self) -> tuple[int, ...]:
         """How many requests each fault of the plan has struck."""
         with self._lock:
@@ -153,15 +178,16 @@ class Faults:
         """No more faults; held requests go on."""
         self.replace(FaultPlan())
 
-    def decide(self, route: str) -> Fault | None:
+    def decide(self, route: str, body: bytes = b"") -> Fault | None:
         """Count a request on ``METHOD /path`` and return the first fault that strikes it, if any.
 
-        A fault counts every request on its route, whether or not an earlier fault struck it.
+        A fault counts every request that it matches, whether or not an earlier fault struck it. `body` is the
+        request's, uncompressed; it may be left out while nothing `looks_into_bodies`.
         """
         decided = None
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if not fault.matches(route):
+                if not fault.matches(route, body):
                     continue
                 self._seen[index] += 1
                 if decided is None and fault.strikes(self._seen[index], self._struck[index]):

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that several parts' tests share."""
+"""Hypothesis strategies for spans and what they hold, nasty values among them. Needs `tracebridge[testing]`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,16 @@
-"""Faults at the socket: counts every request and does to it what the fault plan decides."""
+"""Faults at the socket: counts every request and does to it what the fault plan decides.
+
+Needs `tracebridge[testing]`, or `tracebridge[devserver]`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import struct
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -67,6 +72,7 @@ class FaultyApp:
     """An ASGI application behind the fault injector; routes under ``/dev/`` are never struck or counted."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], faults: Faults, counts: RequestCounts) -> None:
+        """Requests are counted under the `routes` that they match, else under their path."""
         self._app = app
         self._routes = routes
         self._faults = faults
@@ -83,13 +89,22 @@ class FaultyApp:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = self._faults.decide(f"{scope['method']} {scope['path']}")
+        route = f"{scope['method']} {scope['path']}"
+        if self._faults.looks_into_bodies:
+            body = await _body(receive)
+            receive = _replaying(body, receive)
+            fault = self._faults.decide(route, _uncompressed(body, scope))
+        else:
+            fault = self._faults.decide(route)
         if fault is None:
             await self._app(scope, receive, send)
         else:
             await self._break(fault, scope, receive, send)
 
     async def _break(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        if fault.latency_s or fault.hang:
+            # once it has come in whole, it may be stored though nobody waits for the answer any more
+            receive = _replaying(await _body(receive), receive)
         if fault.latency_s:
             await asyncio.sleep(fault.latency_s)
         if fault.hang:
@@ -128,6 +143,41 @@ def copies_to_store(fault: Fault) -> int:
     if fault.drop:
         return 0
     return 2 if fault.duplicate else 1
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already once more, and then what comes."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _uncompressed(body: bytes, scope: Scope) -> bytes:
+    """The body as it was before gzip; one that cannot be read as such stays as it is."""
+    if dict(scope["headers"]).get(b"content-encoding", b"").lower() != b"gzip":
+        return body
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError, zlib.error):
+        return body
 
 
 async def _discard(message: Message) -> None:
