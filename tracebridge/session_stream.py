@@ -18,6 +18,7 @@ from tracebridge.journal.reader import read_journal
 from tracebridge.span import Span
 
 _HEAD_BYTES: Final = 512
+_READ_BYTES: Final = 1 << 18
 
 Narrowing = Callable[[str, dict[str, Json]], dict[str, Json]]
 """What a sink's policy leaves of an event's data: takes the event's type and data, returns data."""
@@ -87,7 +88,7 @@ class SessionStream:
         Raises:
             OSError: the journal cannot be read.
         """
-        with self.path.open("rb") as file:
+        with self.path.open("rb", buffering=_READ_BYTES) as file:
             self._recognise(file)
             if self._trouble:
                 problem, self._trouble = Problem(self.path, self._offset, self._trouble, is_of_line=False), ""
