@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracebridge.journal import reader
+from tracebridge import jsonvalue
 from tracebridge.journal.reader import JournalLine, read_journal
 
 
@@ -138,7 +138,7 @@ def test_a_whole_line_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         decoded.append(text)
         return json.loads(text)
 
-    monkeypatch.setattr(reader.jsonvalue, "decode", decode)
+    monkeypatch.setattr(jsonvalue, "decode", decode)
     read(line(1) + b"\n" + line(2) + b"\n" + line(3))
     assert decoded == [line(1) + b"\n", line(2) + b"\n", line(3)]
 
