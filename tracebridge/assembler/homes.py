@@ -297,8 +297,7 @@ def _top_level(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:
 def _data(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:
     data: dict[str, Json] = {}
     for key, field, bare, from_field in _WAY_BACK.get(event_type, ()):
-        value = fields.get(field, bare)
-        if value != bare:
+        if field in fields and (value := fields[field]) != bare:
             data[key] = value if from_field is None else from_field(value)
     for key, field in REPEATS.get(event_type, ()) if edge.repeated else ():
         if key in edge.repeated:
