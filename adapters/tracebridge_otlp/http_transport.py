@@ -6,7 +6,7 @@ import gzip
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import httpx
 import msgspec
@@ -17,6 +17,10 @@ from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, otlp_
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 
 Compression = Literal["gzip", "none"]
+
+_GZIP_LEVEL: Final = 1
+"""On text that does not repeat itself level 6 takes three times as long (64 µs for 2 kB, 20 µs at level 1) and saves a
+fifth of the bytes."""
 
 
 class Certificates(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +91,7 @@ class HttpTransport:
 
     def post(self, body: bytes) -> Receipt:
         """Send one request and tell what became of it; never raises, never retries, follows no redirect."""
-        content = gzip.compress(body, compresslevel=6, mtime=0) if self._compression == "gzip" else body
+        content = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if self._compression == "gzip" else body
         try:
             answer = self._exchange(content)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
