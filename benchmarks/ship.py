@@ -44,23 +44,33 @@ SPANS_A_TURN = 3
 TURNS_A_SESSION = 333
 REQUEST_SPANS = 700
 
-WORDS = Random(1).choices([f"{syllable}{ending}" for syllable in "abcdefghijklmno" for ending in range(40)], k=2_000)
+WORDS = Random(1).choices([f"{syllable}{ending}" for syllable in "abcdefghijklmno" for ending in range(40)], k=200_300)
 
 
-def prose(characters: int, begin: int = 0) -> str:
-    """A text that compresses about as well as what people write."""
-    return " ".join(WORDS[begin : begin + characters])[:characters]
-
-
-MESSAGES = [{"role": "user" if number % 2 else "assistant", "content": prose(400, 150 * number)} for number in range(5)]
+TEXTS = [" ".join(WORDS[begin : begin + 300])[:600] for begin in range(0, 200_000, 200)]
+"""More of them than a compressor looks back on."""
 QUESTION = "Which flights are there from ZRH to LIS on Friday?"
-ANSWER = prose(600, 900)
 TOKENS = {"prompt": 512, "completion": 150}
 ARGUMENTS = {"query": "flights from ZRH to LIS", "limit": 5}
-RESULT = prose(200, 1_200)
 MODEL = "gpt-4o"
 TOOL = "search"
 METADATA = {"plan": "pro"}
+
+
+class Said(NamedTuple):
+    """What is said in one turn."""
+
+    messages: list[dict[str, str]]
+    answer: str
+    result: str
+
+
+def said_in(turn: int) -> Said:
+    """Something else in each turn."""
+    texts = [TEXTS[(7 * turn + number) % len(TEXTS)] for number in range(7)]
+    roles = ("assistant", "user", "assistant", "user", "assistant")
+    messages = [{"role": role, "content": text[:400]} for role, text in zip(roles, texts, strict=False)]
+    return Said(messages, texts[5], texts[6][:200])
 
 
 class Figures(NamedTuple):
@@ -125,13 +135,14 @@ def event_lines(session_id: str, turns: int, *, with_ids: bool) -> Iterator[byte
     for turn in range(1, turns + 1):
         trace, own = os.urandom(16).hex(), os.urandom(8).hex()
         call = trace, os.urandom(8).hex(), own
+        said = said_in(turn)
         yield line("turn.start", turn, trace, own, "", user_input=QUESTION)
-        yield line("llm.request", turn, *call, model=MODEL, messages=MESSAGES)
-        yield line("llm.response", turn, *call, model=MODEL, content=ANSWER, tokens=TOKENS)
+        yield line("llm.request", turn, *call, model=MODEL, messages=said.messages)
+        yield line("llm.response", turn, *call, model=MODEL, content=said.answer, tokens=TOKENS)
         call = trace, os.urandom(8).hex(), own
         yield line("tool.call", turn, *call, tool_name=TOOL, args=ARGUMENTS)
-        yield line("tool.result", turn, *call, tool_name=TOOL, success=True, result=RESULT)
-        yield line("turn.end", turn, trace, own, "", output=ANSWER)
+        yield line("tool.result", turn, *call, tool_name=TOOL, success=True, result=said.result)
+        yield line("turn.end", turn, trace, own, "", output=said.answer)
     yield line("session.end", 0, *root, outcome="done", total_turns=turns)
 
 
@@ -209,6 +220,7 @@ def otel_sdk(_folder: Path, url: str, spans: int) -> None:
         return {"session.id": "benchmark", "metadata": json.dumps(METADATA)}
 
     while done < spans:
+        said = said_in(done)
         turn = tracer.start_span("invoke_agent", attributes={"gen_ai.operation.name": "invoke_agent", **of_session()})
         turn.set_attribute("gen_ai.input.messages", json.dumps([{"role": "user", "content": QUESTION}]))
         context = set_span_in_context(turn)
@@ -218,11 +230,11 @@ def otel_sdk(_folder: Path, url: str, spans: int) -> None:
             attributes={
                 "gen_ai.operation.name": "chat",
                 "gen_ai.request.model": MODEL,
-                "gen_ai.input.messages": json.dumps(MESSAGES),
+                "gen_ai.input.messages": json.dumps(said.messages),
                 **of_session(),
             },
         )
-        call.set_attribute("gen_ai.output.messages", json.dumps([{"role": "assistant", "content": ANSWER}]))
+        call.set_attribute("gen_ai.output.messages", json.dumps([{"role": "assistant", "content": said.answer}]))
         call.set_attribute("gen_ai.usage.input_tokens", TOKENS["prompt"])
         call.set_attribute("gen_ai.usage.output_tokens", TOKENS["completion"])
         call.end()
@@ -236,9 +248,9 @@ def otel_sdk(_folder: Path, url: str, spans: int) -> None:
                 **of_session(),
             },
         )
-        call.set_attribute("gen_ai.tool.call.result", RESULT)
+        call.set_attribute("gen_ai.tool.call.result", said.result)
         call.end()
-        turn.set_attribute("gen_ai.output.messages", json.dumps([{"role": "assistant", "content": ANSWER}]))
+        turn.set_attribute("gen_ai.output.messages", json.dumps([{"role": "assistant", "content": said.answer}]))
         turn.end()
         done += SPANS_A_TURN
         if done % (queue // 2) < SPANS_A_TURN:
@@ -256,14 +268,15 @@ def langfuse_sdk(_folder: Path, url: str, spans: int) -> None:
     done = 0
     with propagate_attributes(session_id="benchmark", metadata=METADATA):
         while done < spans:
+            said = said_in(done)
             turn = client.start_observation(name="turn", as_type="agent", input=QUESTION)
-            call = turn.start_observation(name="llm", as_type="generation", model=MODEL, input=MESSAGES)
-            call.update(output=ANSWER, usage_details={"input": TOKENS["prompt"], "output": TOKENS["completion"]})
+            call = turn.start_observation(name="llm", as_type="generation", model=MODEL, input=said.messages)
+            call.update(output=said.answer, usage_details={"input": TOKENS["prompt"], "output": TOKENS["completion"]})
             call.end()
             call = turn.start_observation(name=TOOL, as_type="tool", input=ARGUMENTS)
-            call.update(output=RESULT)
+            call.update(output=said.result)
             call.end()
-            turn.update(output=ANSWER)
+            turn.update(output=said.answer)
             turn.end()
             done += SPANS_A_TURN
             if done % (queue // 2) < SPANS_A_TURN:
