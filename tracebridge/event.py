@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, TypeGuard, TypeVar
 
 import msgspec
@@ -43,6 +45,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _FRACTION = re.compile(r"^([^.,]*)[.,](\d+)(.*)$")
+
+_original_fields = itemgetter("timestamp", "event_type", "session_id", "run_id", "turn", "duration_ms", "data")
+_USUAL_TYPES: Final = frozenset((str, str, str, str, int, duration, dict) for duration in (type(None), int, float))
+"""The types of these fields in a line that needs no closer look."""
 
 
 class NotAnEventError(ValueError):
@@ -91,20 +97,24 @@ def event_from_json(value: Json) -> Event:
     """
     if type(value) is not dict:
         raise NotAnEventError(f"expected an object, found {_json_type(value)}")
+    try:
+        found = _original_fields(value)
+    except KeyError:
+        found = _checked(value)
+    else:
+        if tuple(map(type, found)) not in _USUAL_TYPES:
+            found = _checked(value)
+    timestamp, event_type, session_id, run_id, turn, duration_ms, data = found
     trace_id, span_id, parent_id = _ids(value)
-    timestamp = _field(value, "timestamp", str)
-    duration_ms = value.get("duration_ms")
-    if duration_ms is not None and type(duration_ms) not in (int, float):
-        raise NotAnEventError(f"duration_ms: expected a number or null, found {_json_type(duration_ms)}")
     return Event(
         timestamp=timestamp,
         time_ns=timestamp_ns(timestamp),
-        event_type=_field(value, "event_type", str),
-        session_id=_field(value, "session_id", str),
-        run_id=_optional(value, "run_id", str) or "",
-        turn=_optional(value, "turn", int) or 0,
+        event_type=event_type,
+        session_id=session_id,
+        run_id=run_id,
+        turn=turn,
         duration_ms=duration_ms,
-        data=_optional(value, "data", dict) or {},
+        data=data,
         trace_id=trace_id,
         span_id=span_id,
         parent_id=parent_id,
@@ -118,20 +128,15 @@ def timestamp_ns(text: str) -> int:
     Raises:
         NotAnEventError: `text` is not an ISO 8601 date and time.
     """
-    whole, fraction_ns = text, 0
+    whole, _, fraction = text.partition(".")
+    if fraction.endswith("Z") and fraction[:-1].isdecimal():
+        # as tracebridge and most others write it
+        return _whole_ns(f"{whole}Z", text) + _fraction_ns(fraction[:-1])
     split = _FRACTION.match(text)
-    if split is not None:
-        # datetime keeps microseconds only, so the fraction is read apart from it
-        whole = split[1] + split[3]
-        fraction_ns = int(split[2][:9].ljust(9, "0"))
-    try:
-        moment = datetime.fromisoformat(whole)
-    except ValueError:
-        raise NotAnEventError(f"timestamp: {text[:40]!r} is not an ISO 8601 date and time") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    elapsed = moment - _EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + fraction_ns
+    if split is None:
+        return _whole_ns(text, text)
+    # datetime keeps microseconds only, so the fraction is read apart from it
+    return _whole_ns(split[1] + split[3], text) + _fraction_ns(split[2])
 
 
 def is_trace_id(value: Json) -> TypeGuard[str]:
@@ -142,6 +147,43 @@ def is_trace_id(value: Json) -> TypeGuard[str]:
 def is_span_id(value: Json) -> TypeGuard[str]:
     """Whether `value` is a W3C span id: 16 lower-case hex digits, not all zero."""
     return type(value) is str and _SPAN_ID.fullmatch(value) is not None
+
+
+def _whole_ns(whole: str, text: str) -> int:
+    try:
+        return _whole_seconds(whole) * 1_000_000_000
+    except ValueError:
+        raise NotAnEventError(f"timestamp: {text[:40]!r} is not an ISO 8601 date and time") from None
+
+
+@lru_cache(maxsize=256)
+def _whole_seconds(whole: str) -> int:
+    """Seconds since the epoch of a time without a fraction: many events of a session share one."""
+    moment = datetime.fromisoformat(whole)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    elapsed = moment - _EPOCH
+    return elapsed.days * 86_400 + elapsed.seconds
+
+
+def _fraction_ns(digits: str) -> int:
+    return int(digits[:9].ljust(9, "0"))
+
+
+def _checked(value: dict[str, Json]) -> tuple[Any, ...]:
+    """The original fields of an event, with defaults for those that may be missing."""
+    duration_ms = value.get("duration_ms")
+    if duration_ms is not None and type(duration_ms) not in (int, float):
+        raise NotAnEventError(f"duration_ms: expected a number or null, found {_json_type(duration_ms)}")
+    return (
+        _field(value, "timestamp", str),
+        _field(value, "event_type", str),
+        _field(value, "session_id", str),
+        _optional(value, "run_id", str) or "",
+        _optional(value, "turn", int) or 0,
+        duration_ms,
+        _optional(value, "data", dict) or {},
+    )
 
 
 def _ids(value: dict[str, Json]) -> tuple[str, str, str]:

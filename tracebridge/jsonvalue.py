@@ -42,7 +42,6 @@ MAX_DEPTH: Final = 128
 """The most containers inside one another that a value, or the `data` of a journal line, may have."""
 
 _LINE_DEPTH: Final = MAX_DEPTH + 1
-_SHORTEST_DEEP_LINE: Final = 2 * _LINE_DEPTH
 _MANY_DIGITS: Final = 10**4300
 _ARRAYS: Final = (list, tuple, set, frozenset, deque)
 _TEXTS_OF_MSGSPEC: Final = (datetime, date, time, timedelta, Decimal, UUID, bytes, bytearray, memoryview)
@@ -81,7 +80,7 @@ def decode(line: bytes) -> Json:
             value = _convert(json.loads(line), set(), -1)
         except RecursionError:
             raise ValueError("nested too deep to be read") from None
-    if len(line) > _SHORTEST_DEEP_LINE and _is_too_deep(value):
+    if line.count(b"{") + line.count(b"[") > _LINE_DEPTH and _is_too_deep(value):
         return _convert(value, set(), -1)
     return value
 

@@ -6,21 +6,20 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
-from tracebridge.assembler import Assembler, Checkpoint, Place
-from tracebridge.event import Event, Json
+from tracebridge.assembler import Assembler, Checkpoint, Narrowing, Place, narrow_event
+from tracebridge.event import Event
 from tracebridge.journal.reader import read_journal
 from tracebridge.span import Span
 
 _HEAD_BYTES: Final = 512
-
-Narrowing = Callable[[str, dict[str, Json]], dict[str, Json]]
-"""What a sink's policy leaves of an event's data: takes the event's type and data, returns data."""
+_READ_BYTES: Final = 1 << 18
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +79,8 @@ class SessionStream:
         """When another file was found in the place of the one that was read, by the monotonic clock."""
         self.may_repeat = False
         """Whether what is read may be at the backend already and cannot be told; whoever delivers it sets it."""
-        self._narrowing = narrowing
-        self._assembler = Assembler(self._narrowed)
+        self._narrow = partial(narrow_event, narrowing)
+        self._assembler = Assembler(self._narrow)
         self._offset = self._end = self._ordinal = self._earlier = self.prior_end = 0
         self._head = self._trouble = ""
         self._identity = (-1, -1)
@@ -94,7 +93,7 @@ class SessionStream:
         Raises:
             OSError: the journal cannot be read.
         """
-        with self.path.open("rb") as file:
+        with self.path.open("rb", buffering=_READ_BYTES) as file:
             self._recognise(file, self._assembler.checkpoint)
             if self._trouble:
                 problem, self._trouble = Problem(self.path, self._offset, self._trouble, is_of_line=False), ""
@@ -179,7 +178,7 @@ class SessionStream:
         opened = [self._event_at(file, mark.offset) for mark in held]
         run_ids = {event.run_id for event in opened}
         runs = tuple(run for run in checkpoint.runs if run.run_id in run_ids)
-        self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened, self._narrowed)
+        self._assembler = Assembler.restored(Checkpoint(opened=tuple(held), runs=runs), opened, self._narrow)
 
     def _recognise(self, file: BinaryIO, checkpoint: Callable[[], Checkpoint]) -> bool:
         """Whether this is the file that was read before, and still holds all of what was read.
@@ -202,7 +201,7 @@ class SessionStream:
             self.prior_end = status.st_size
             self.replaced_at = time.monotonic()
             self._head = ""
-            self._assembler = Assembler(self._narrowed)
+            self._assembler = Assembler(self._narrow)
             return False
         if status.st_size < self._offset:
             self._trouble = f"the file was cut from {self._offset} bytes or more to {status.st_size}"
@@ -210,13 +209,6 @@ class SessionStream:
             self._take_up(file, checkpoint())
             return False
         return True
-
-    def _narrowed(self, event: Event) -> Event:
-        data = self._narrowing(event.event_type, event.data)
-        if data is event.data:
-            return event
-        fields = {name: data if name == "data" else value for name, value in event.fields.items()}
-        return msgspec.structs.replace(event, data=data, fields=fields)
 
     def _event_at(self, file: BinaryIO, offset: int) -> Event:
         # line by line: a chunk for each of thousands of open events would be read for nothing

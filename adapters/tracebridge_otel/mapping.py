@@ -92,7 +92,7 @@ def to_wire(span: Span) -> WireSpan:
         attributes=writing.attributes,
         status=_WIRE_STATUS[span.status],
         status_message=status_message,
-        links=tuple(WireLink(trace_id=link.trace_id, span_id=link.span_id) for link in span.links),
+        links=tuple([WireLink(trace_id=link.trace_id, span_id=link.span_id) for link in span.links]),
     )
 
 

@@ -114,4 +114,4 @@ def _link(link: WireLink) -> bytes:
 
 
 def _time(time_ns: int) -> bytes:
-    return fixed64(min(max(time_ns, 0), _FIXED64_MAX))
+    return fixed64(time_ns if 0 <= time_ns <= _FIXED64_MAX else min(max(time_ns, 0), _FIXED64_MAX))

@@ -28,7 +28,7 @@ def varint(number: int) -> bytes:
 
 def sized(tag: bytes, payload: bytes) -> bytes:
     """Make a field of `payload`, which is a message, a text or bytes."""
-    return b"".join((tag, varint(len(payload)), payload))
+    return tag + varint(len(payload)) + payload
 
 
 def sized_unless_empty(tag: bytes, payload: bytes) -> bytes:

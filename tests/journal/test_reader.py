@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracebridge import jsonvalue
 from tracebridge.journal.reader import JournalLine, read_journal
 
 
@@ -128,3 +129,31 @@ def test_what_old_writers_emit_and_json_does_not_allow_is_read() -> None:
     assert entry.problem == ""
     assert entry.event is not None
     assert set(entry.event.data) == {"a", "b", "c"}
+
+
+def test_a_whole_line_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def decode(text: bytes) -> Any:
+        decoded.append(text)
+        return json.loads(text)
+
+    monkeypatch.setattr(jsonvalue, "decode", decode)
+    read(line(1) + b"\n" + line(2) + b"\n" + line(3))
+    assert decoded == [line(1) + b"\n", line(2) + b"\n", line(3)]
+
+
+def test_the_rest_of_a_line_that_comes_while_it_is_read_is_not_read_as_a_line() -> None:
+    class Growing(io.BytesIO):
+        """Half of a line, and the rest once the half was read."""
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            read = super().readline(size)
+            if not read.endswith(b"\n"):
+                end = self.tell()
+                self.write(line(2)[-5:] + b"\n")
+                self.seek(end)
+            return read
+
+    content = line(1) + b"\n" + line(2)[:-5]
+    assert [entry.problem for entry in read_journal(Growing(content), 0)] == [""]

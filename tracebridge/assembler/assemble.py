@@ -21,6 +21,9 @@ from tracebridge.assembler.run import Run, orphan_after_ns
 from tracebridge.event import Event
 from tracebridge.span import Link, Span, SpanError, SpanKind
 
+_Ids = tuple[str, str, str]
+"""Of the trace, of the span and of its parent."""
+
 _SESSION_ATTRIBUTES: Final = frozenset(("metadata", "user_id", "tags", "environment", "release", "agent_name"))
 
 
@@ -180,9 +183,7 @@ class Assembler:
         return spans
 
     def _open_session(self, run: Run, event: Event, place: Place) -> None:
-        ids = self._ids(
-            event, "session", place, trace_id=derived_ids.trace_id(event.session_id, run.run_id, None, None)
-        )
+        ids = _named_ids(event) or _derived_ids(event, "session", place, trace_id=_trace_outside_turns(event))
         shown = self._narrow(event)
         run.attributes = {
             name: value for name, value in settled(event.event_type, shown.data).items() if name in _SESSION_ATTRIBUTES
@@ -206,8 +207,10 @@ class Assembler:
         return [self._incomplete(replaced, run)] if replaced else []
 
     def _open_turn(self, run: Run, event: Event, place: Place) -> None:
-        own_trace = derived_ids.trace_id(event.session_id, run.run_id, event.turn, place.ordinal)
-        ids = self._ids(event, "turn", place, trace_id=own_trace)
+        ids = _named_ids(event)
+        if ids is None:
+            own_trace = derived_ids.trace_id(event.session_id, run.run_id, event.turn, place.ordinal)
+            ids = _derived_ids(event, "turn", place, trace_id=own_trace)
         link = None
         if run.session is not None and run.session.trace_id != ids[0]:
             link = Link(trace_id=run.session.trace_id, span_id=run.session.span_id)
@@ -225,7 +228,7 @@ class Assembler:
         self._open_call(run, event, place, self._child_ids(run, event, kind, place))
         return [self._incomplete(replaced, run)] if replaced else []
 
-    def _open_call(self, run: Run, event: Event, place: Place, ids: tuple[str, str, str]) -> None:
+    def _open_call(self, run: Run, event: Event, place: Place, ids: _Ids) -> None:
         kind = KIND_OF[event.event_type]
         run.calls.add(Opening(kind, self._narrow(event), place, ids, run.attributes), event)
 
@@ -243,19 +246,14 @@ class Assembler:
 
     # --- ids and parents --------------------------------------------------------------------------------------------
 
-    def _ids(
-        self, event: Event, kind: SpanKind, place: Place, *, trace_id: str, parent_id: str = ""
-    ) -> tuple[str, str, str]:
-        if event.has_ids:
-            return event.trace_id, event.span_id, event.parent_id
-        own = derived_ids.span_id(event.session_id, event.run_id, event.turn, kind, place.ordinal)
-        return trace_id, own, parent_id
-
-    def _child_ids(self, run: Run, event: Event, kind: SpanKind, place: Place) -> tuple[str, str, str]:
+    def _child_ids(self, run: Run, event: Event, kind: SpanKind, place: Place) -> _Ids:
+        named = _named_ids(event)
+        if named is not None:
+            return named
         parent = run.turns.latest(event.turn) or run.session
         if parent is None:
-            return self._ids(event, kind, place, trace_id=_trace_outside_turns(event))
-        return self._ids(event, kind, place, trace_id=parent.trace_id, parent_id=parent.span_id)
+            return _derived_ids(event, kind, place, trace_id=_trace_outside_turns(event))
+        return _derived_ids(event, kind, place, trace_id=parent.trace_id, parent_id=parent.span_id)
 
     # --- spans that miss an event -----------------------------------------------------------------------------------
 
@@ -279,7 +277,7 @@ class Assembler:
         else:
             # its turn may be over by now, so its parent cannot be found again
             kind = KIND_OF[event.event_type]
-            _, span_id, _ = self._ids(event, kind, place, trace_id=mark.trace_id)
+            _, span_id, _ = _named_ids(event) or _derived_ids(event, kind, place, trace_id=mark.trace_id)
             self._open_call(run, event, place, (mark.trace_id, span_id, mark.parent_id))
 
 
@@ -301,56 +299,54 @@ def _span(
         end_ns = incomplete_end_ns
     else:
         end_ns, start_ns = start_ns, started_ns(event)
-    fields = dict(opening.attributes)
-    fields.update(settled(event.event_type, event.data))
+    fields = opening.attributes | settled(event.event_type, event.data)
     repeats: tuple[str, ...] = ()
     if closing is not None:
         repeats = repeated(closing.event_type, closing.data, fields)
-        fields.update(_closing_fields(closing, repeats))
-    fields.setdefault("name", event.event_type if opening.kind == "event" else opening.kind)
-    span = Span(
-        kind=opening.kind,
-        trace_id=opening.trace_id,
-        span_id=opening.span_id,
-        parent_id=opening.parent_id,
-        session_id=event.session_id,
-        run_id=event.run_id,
-        turn=event.turn,
-        start_ns=in_range(start_ns),
-        end_ns=in_range(max(start_ns, end_ns)),
-        extent="whole" if incomplete_end_ns is None else "incomplete",
-        links=(opening.link,) if opening.link else (),
-        **fields,
-    )
-    span = msgspec.structs.replace(span, opened=edge_of(event, span, opening.place.ordinal, ()))
-    if closing is None or closing_place is None:
-        return span
-    return msgspec.structs.replace(span, closed=edge_of(closing, span, closing_place.ordinal, repeats))
+        fields |= _closing_fields(closing, repeats)
+    if "name" not in fields:
+        fields["name"] = event.event_type if opening.kind == "event" else opening.kind
+    fields |= {
+        "kind": opening.kind,
+        "trace_id": opening.trace_id,
+        "span_id": opening.span_id,
+        "parent_id": opening.parent_id,
+        "session_id": event.session_id,
+        "run_id": event.run_id,
+        "turn": event.turn,
+        "start_ns": in_range(start_ns),
+        "end_ns": in_range(max(start_ns, end_ns)),
+        "extent": "whole" if incomplete_end_ns is None else "incomplete",
+    }
+    if opening.link is not None:
+        fields["links"] = (opening.link,)
+    opened = edge_of(event, fields, opening.place.ordinal, ())
+    closed = None
+    if closing is not None and closing_place is not None:
+        closed = edge_of(closing, fields, closing_place.ordinal, repeats)
+    return Span(**fields, opened=opened, closed=closed)
 
 
-def _late_span(
-    kind: SpanKind, event: Event, place: Place, ids: tuple[str, str, str], attributes: dict[str, Any]
-) -> Span:
+def _late_span(kind: SpanKind, event: Event, place: Place, ids: _Ids, attributes: dict[str, Any]) -> Span:
     fields = dict(attributes)
     name = event.data.get("tool_name")
     fields["name"] = name if kind == "tool" and type(name) is str and name else kind
     repeats = repeated(event.event_type, event.data, fields)
-    fields.update(_closing_fields(event, repeats))
     trace_id, span_id, parent_id = ids
-    span = Span(
-        kind=kind,
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_id=parent_id,
-        session_id=event.session_id,
-        run_id=event.run_id,
-        turn=event.turn,
-        start_ns=in_range(started_ns(event)),
-        end_ns=in_range(event.time_ns),
-        extent="late",
-        **fields,
-    )
-    return msgspec.structs.replace(span, closed=edge_of(event, span, place.ordinal, repeats))
+    fields |= {
+        **_closing_fields(event, repeats),
+        "kind": kind,
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "parent_id": parent_id,
+        "session_id": event.session_id,
+        "run_id": event.run_id,
+        "turn": event.turn,
+        "start_ns": in_range(started_ns(event)),
+        "end_ns": in_range(event.time_ns),
+        "extent": "late",
+    }
+    return Span(**fields, closed=edge_of(event, fields, place.ordinal, repeats))
 
 
 def _closing_fields(event: Event, repeats: tuple[str, ...]) -> dict[str, Any]:
@@ -359,6 +355,16 @@ def _closing_fields(event: Event, repeats: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(fields.get("error"), SpanError):
         fields["status"] = "error"
     return fields
+
+
+def _named_ids(event: Event) -> _Ids | None:
+    """The ids that the event names itself."""
+    return (event.trace_id, event.span_id, event.parent_id) if event.has_ids else None
+
+
+def _derived_ids(event: Event, kind: SpanKind, place: Place, *, trace_id: str, parent_id: str = "") -> _Ids:
+    own = derived_ids.span_id(event.session_id, event.run_id, event.turn, kind, place.ordinal)
+    return trace_id, own, parent_id
 
 
 def _trace_outside_turns(event: Event) -> str:

@@ -7,7 +7,7 @@ that law 1 holds by construction, whatever an event holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -48,8 +48,14 @@ class Home(msgspec.Struct, frozen=True):
     key: str
     field: str
     fits: Callable[[Json], bool]
-    to_field: Callable[[Json], Any] = lambda value: value
-    from_field: Callable[[Any], Json] = lambda value: value
+    to_field: Callable[[Json], Any] | None = None
+    """None where the field holds the value as it is."""
+    from_field: Callable[[Any], Json] | None = None
+
+    @property
+    def bare(self) -> Any:
+        """The field's value in a span of which no event has filled it."""
+        return getattr(_BARE, self.field)
 
 
 def _is_value(value: Json) -> bool:
@@ -184,6 +190,14 @@ REPEATS: dict[str, tuple[tuple[str, str], ...]] = {
 _BARE = Span(kind="tool", trace_id="", span_id="", name="tool", start_ns=0, end_ns=0, session_id="")
 """A span of which no event has filled a field: what equals its fields was not said by an event."""
 
+_WAY_BACK = {
+    event_type: tuple((home.key, home.field, home.bare, home.from_field) for home in homes)
+    for event_type, homes in HOMES.items()
+}
+
+Fields = Mapping[str, Any]
+"""The fields of a span by name; one that no event has filled may be missing."""
+
 
 def settled(event_type: str, data: dict[str, Json]) -> dict[str, Any]:
     """The span fields that an event's data fills."""
@@ -191,22 +205,25 @@ def settled(event_type: str, data: dict[str, Json]) -> dict[str, Any]:
     for home in HOMES.get(event_type, ()):
         value = data.get(home.key)
         if value is not None and home.fits(value):
-            fields[home.field] = home.to_field(value)
+            fields[home.field] = value if home.to_field is None else home.to_field(value)
     return fields
 
 
-def repeated(event_type: str, data: dict[str, Json], fields: dict[str, Any]) -> tuple[str, ...]:
+def repeated(event_type: str, data: dict[str, Json], fields: Fields) -> tuple[str, ...]:
     """The keys of a closing event's data whose value a field of the span, set by the opening event, says already."""
+    repeats = REPEATS.get(event_type)
+    if repeats is None:
+        return ()
     return tuple(
         key
-        for key, field in REPEATS.get(event_type, ())
+        for key, field in repeats
         if type(data.get(key)) is str and data[key] != "" and fields.get(field) == data[key]
     )
 
 
 def event_object(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
     """The JSON object of the event that `edge` stands for, seven fields of the original format first."""
-    rebuilt = _top_level(span, event_type, edge)
+    rebuilt = _top_level(msgspec.structs.asdict(span), event_type, edge)
     data = rebuilt["data"]
     data.update(edge.fields)
     rebuilt.update(edge.extra)
@@ -218,8 +235,8 @@ def event_object(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
     return rebuilt
 
 
-def edge_of(event: Event, span: Span, ordinal: int, repeats: tuple[str, ...]) -> Edge:
-    """The edge that `event` leaves at `span`: whatever the span's fields do not tell of it."""
+def edge_of(event: Event, fields: Fields, ordinal: int, repeats: tuple[str, ...]) -> Edge:
+    """The edge that `event` leaves at the span of `fields`: whatever these do not tell of it."""
     seq = event.fields.get("seq")
     edge = Edge(
         ordinal=ordinal,
@@ -229,59 +246,62 @@ def edge_of(event: Event, span: Span, ordinal: int, repeats: tuple[str, ...]) ->
         ids=event.has_ids,
         repeated=repeats,
     )
-    rebuilt = _top_level(span, event.event_type, edge)
-    data = rebuilt.pop("data")
+    rebuilt = _top_level(fields, event.event_type, edge)
+    data, rebuilt["data"] = rebuilt["data"], event.data
     rest = {key: value for key, value in event.data.items() if not (key in data and _same(data[key], value))}
     absent = [f"data.{key}" for key in data if key not in event.data]
-    extra = {
-        name: value
-        for name, value in event.fields.items()
-        if name != "data" and not (name in rebuilt and _same(rebuilt[name], value))
-    }
-    absent += [name for name in rebuilt if name not in event.fields]
-    if "data" not in event.fields:
-        absent.append("data")
-    elif event.fields["data"] is None:
-        extra["data"] = None
+    extra: dict[str, Json] = {}
+    # as a rule the top level is told whole; it holds no two numbers that are equal and not the same
+    if rebuilt != event.fields:
+        del rebuilt["data"]
+        extra = {
+            name: value
+            for name, value in event.fields.items()
+            if name != "data" and not (name in rebuilt and _same(rebuilt[name], value))
+        }
+        absent += [name for name in rebuilt if name not in event.fields]
+        if "data" not in event.fields:
+            absent.append("data")
+        elif event.fields["data"] is None:
+            extra["data"] = None
     if not (rest or extra or absent):
         return edge
     return msgspec.structs.replace(edge, fields=rest, extra=extra, absent=tuple(absent))
 
 
-def _top_level(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
+def _top_level(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:
     rebuilt: dict[str, Json] = {
         "timestamp": edge.timestamp,
         "event_type": event_type,
-        "session_id": span.session_id,
+        "session_id": fields["session_id"],
     }
-    if span.run_id:
-        rebuilt["run_id"] = span.run_id
-    rebuilt["turn"] = span.turn
+    if fields["run_id"]:
+        rebuilt["run_id"] = fields["run_id"]
+    rebuilt["turn"] = fields["turn"]
     rebuilt["duration_ms"] = edge.duration_ms
-    rebuilt["data"] = _data(span, event_type, edge)
+    rebuilt["data"] = _data(fields, event_type, edge)
     if edge.seq is not None:
         rebuilt["seq"] = edge.seq
     if edge.ids:
-        rebuilt["trace_id"] = span.trace_id
-        if span.extent == "late":
+        rebuilt["trace_id"] = fields["trace_id"]
+        if fields["extent"] == "late":
             # a late event names the span that was given up without it, which is the late span's parent
-            rebuilt["span_id"] = span.parent_id
+            rebuilt["span_id"] = fields["parent_id"]
         else:
-            rebuilt["span_id"] = span.span_id
-            if span.parent_id:
-                rebuilt["parent_id"] = span.parent_id
+            rebuilt["span_id"] = fields["span_id"]
+            if fields["parent_id"]:
+                rebuilt["parent_id"] = fields["parent_id"]
     return rebuilt
 
 
-def _data(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
+def _data(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:
     data: dict[str, Json] = {}
-    for home in HOMES.get(event_type, ()):
-        value = getattr(span, home.field)
-        if value != getattr(_BARE, home.field):
-            data[home.key] = home.from_field(value)
-    for key, field in REPEATS.get(event_type, ()):
+    for key, field, bare, from_field in _WAY_BACK.get(event_type, ()):
+        if field in fields and (value := fields[field]) != bare:
+            data[key] = value if from_field is None else from_field(value)
+    for key, field in REPEATS.get(event_type, ()) if edge.repeated else ():
         if key in edge.repeated:
-            data[key] = getattr(span, field)
+            data[key] = fields[field]
     return data
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,7 +11,7 @@ from tracebridge import event as events
 from tracebridge.assembler.assemble import Assembler
 from tracebridge.assembler.deadlines import LATEST_NS
 from tracebridge.assembler.disassemble import disassemble
-from tracebridge.assembler.homes import HOMES
+from tracebridge.assembler.homes import HOMES, Home
 from tracebridge.assembler.opening import Place
 from tracebridge.event import Event, Json, event_from_json
 from tracebridge.span import Edge, Span
@@ -63,11 +63,16 @@ def _session_before(span: Span) -> list[dict[str, Json]]:
     edge = span.opened or span.closed
     if edge is None or (span.kind == "session" and span.extent != "late"):
         return []
-    said = {home.key: home.from_field(getattr(span, home.field)) for home in HOMES[events.SESSION_START]}
+    homes = HOMES[events.SESSION_START]
+    said = {home.key: _from_field(home, getattr(span, home.field)) for home in homes}
     start = {"timestamp": edge.timestamp, "event_type": events.SESSION_START, "session_id": span.session_id}
     # an id that is not the span's: a late end must not meet its like
     own_id = {"trace_id": "f" * 32, "span_id": ("e" if span.parent_id == "f" * 16 else "f") * 16}
     return [start | own_id | {"run_id": span.run_id, "data": {key: value for key, value in said.items() if value}}]
+
+
+def _from_field(home: Home, value: Any) -> Json:
+    return value if home.from_field is None else home.from_field(value)
 
 
 def _in_place(edge: Edge | None, original: Edge | None) -> Edge | None:

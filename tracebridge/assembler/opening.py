@@ -178,7 +178,7 @@ class OpenCalls:
 
 def in_range(time_ns: int) -> int:
     """A time as backends and the state can hold it: from 1970 on, in 63 bits of nanoseconds."""
-    return min(max(time_ns, 0), LATEST_NS)
+    return time_ns if 0 <= time_ns <= LATEST_NS else min(max(time_ns, 0), LATEST_NS)
 
 
 def started_ns(event: Event) -> int:

@@ -19,6 +19,11 @@ from tracebridge.span import Span
 TARGET_BYTES: Final = 1 << 20
 """Encoded bytes at which a batch is full, if the backend does not take less."""
 
+SPANS_AT_ONCE: Final = 64
+"""How many spans are read before they are encoded."""
+BYTES_AT_ONCE: Final = 128 << 10
+"""How much of a journal is read before its spans are encoded: they are all in memory meanwhile."""
+
 _MOST_SESSIONS: Final = 500
 """How many sessions are read between two transactions: they are held in memory until their cursors are written down."""
 
@@ -101,15 +106,7 @@ class Collector:
             if reading is None:
                 break
             try:
-                for step in reading.steps:
-                    self._pace.tick()
-                    moved[reading.key] = reading.stream
-                    if step.problem is not None:
-                        problems += _reported(step.problem, reading.key)
-                    self._add(step.spans, reading, draft)
-                    if draft.is_full:
-                        break
-                else:
+                if self._read_on(reading, draft, moved, problems):
                     self._finish(reading, draft, moved)
                     self._current = None
             except OSError as error:
@@ -139,6 +136,38 @@ class Collector:
             self.has_skipped = True
         self._sessions = None
         return None
+
+    def _read_on(
+        self,
+        reading: _Reading,
+        draft: _Draft,
+        moved: dict[SessionKey, SessionStream],
+        problems: list[JournalProblem],
+    ) -> bool:
+        """Read a session until there is enough, or to its end; whether it was read to its end.
+
+        Some spans are read before they are encoded together: a processor that is sent back and forth between the two
+        for each span takes a tenth longer.
+        """
+        spans: list[Span] = []
+        begin, at_once = reading.stream.offset, min(SPANS_AT_ONCE, draft.spans_left)
+        try:
+            for step in reading.steps:
+                self._pace.tick()
+                moved[reading.key] = reading.stream
+                if step.problem is not None:
+                    problems += _reported(step.problem, reading.key)
+                spans += step.spans
+                if len(spans) >= at_once or reading.stream.offset - begin >= BYTES_AT_ONCE:
+                    self._add(spans, reading, draft)
+                    spans = []
+                    if draft.is_full:
+                        return False
+                    begin, at_once = reading.stream.offset, min(SPANS_AT_ONCE, draft.spans_left)
+            return True
+        finally:
+            # also if the file cannot be read on: the cursor stands behind them
+            self._add(spans, reading, draft)
 
     def _finish(self, reading: _Reading, draft: _Draft, moved: dict[SessionKey, SessionStream]) -> None:
         given_up = reading.stream.expire(reading.began_ns - INCOMPLETE_GRACE_NS)
@@ -198,7 +227,12 @@ class _Draft:
 
     @property
     def is_full(self) -> bool:
-        return self._size >= self._target_bytes or len(self._parts) + len(self.found) >= self._max_spans
+        return self._size >= self._target_bytes or self.spans_left <= 0
+
+    @property
+    def spans_left(self) -> int:
+        """How many spans have room in it."""
+        return self._max_spans - len(self._parts) - len(self.found)
 
     def add(self, part: bytes, ref: SpanRef) -> None:
         self._parts.append(part)

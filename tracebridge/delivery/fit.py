@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from tracebridge import policy as policies
-from tracebridge.assembler.narrow import narrow_span
+from tracebridge.assembler import narrow_span
 from tracebridge.delivery.rules import Rules, rules_of
 from tracebridge.errors import TracebridgeError
 from tracebridge.policy import Policy

@@ -14,6 +14,8 @@ from tracebridge.delivery.connection import Connection
 from tracebridge.errors import DamagedStateError, PassingStateError, StateError
 
 SCHEMA_VERSION: Final = 3
+_PAGE_BYTES: Final = 16_384
+"""A batch in flight is a megabyte, and each page of it is written, checked and freed on its own."""
 BUSY_S: Final = 30.0
 """How long another connection's transaction is waited for, in seconds."""
 _APPLICATION_ID: Final = 0x54424447  # "TBDG": marks the file as ours
@@ -132,6 +134,8 @@ class StateFile:
         except sqlite3.DatabaseError as error:
             raise _unusable(path, error) from error
         try:
+            # of a new file only, and before the log
+            self._connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             self._keep_a_write_ahead_log()
             self._identity = _identity(path)
             self._prepare()

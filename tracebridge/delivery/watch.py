@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from tracebridge.assembler import Narrowing
 from tracebridge.assembler.deadlines import Deadlines
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import Mark, State
@@ -20,7 +21,7 @@ from tracebridge.journal import layout
 from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.policy import Policy, keeps_session
-from tracebridge.session_stream import Narrowing, SessionStream
+from tracebridge.session_stream import SessionStream
 
 FULL_SCAN_EVERY_S: Final = 3600.0
 INCOMPLETE_GRACE_NS: Final = 60 * 1_000_000_000

@@ -11,7 +11,6 @@ import msgspec
 from tracebridge import jsonvalue
 from tracebridge.event import Event, NotAnEventError, event_from_json
 
-_CHUNK: Final = 1 << 18
 _EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_type":')
 """How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
 
@@ -35,33 +34,21 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
     What follows the last newline is yielded only if it is a whole event: it may still be being written.
     Memory is bounded by the longest line.
     """
-    for start, end, text in _lines(file, offset):
-        if not text.strip():
-            continue
-        lines = _parsed(start, end, text)
-        if text.endswith(b"\n"):
-            yield from lines
-        else:
-            yield from (unfinished for unfinished in lines if not unfinished.problem)
-
-
-def _lines(file: BinaryIO, offset: int) -> Iterator[tuple[int, int, bytes]]:
     file.seek(offset)
-    pieces: list[bytes] = []
-    while chunk := file.read(_CHUNK):
-        begin = 0
-        while (newline := chunk.find(b"\n", begin)) >= 0:
-            pieces.append(chunk[begin : newline + 1])
-            text = b"".join(pieces)
-            yield offset, offset + len(text), text
-            offset += len(text)
-            pieces.clear()
-            begin = newline + 1
-        if begin < len(chunk):
-            pieces.append(chunk[begin:])
-    if pieces:
-        text = b"".join(pieces)
-        yield offset, offset + len(text), text
+    end = offset
+    for text in iter(file.readline, b""):
+        start, end = end, end + len(text)
+        try:
+            event = event_from_json(jsonvalue.decode(text))
+        except ValueError:
+            if text.endswith(b"\n"):
+                if text.strip():
+                    yield from _parsed(start, end, text)
+                continue
+            # the rest of it may come while this is read, so it is not the beginning of a line that is read on
+            yield from (whole for whole in _parsed(start, end, text) if not whole.problem)
+            return
+        yield JournalLine(start, end, event)
 
 
 def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
