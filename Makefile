@@ -44,7 +44,7 @@ demo: $(INSTALLED) ## A whole migration in under a minute (ARGS='--input FILE.js
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests (ARGS='-k name' picks some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that `make test` leaves out

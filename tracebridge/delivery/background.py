@@ -306,17 +306,18 @@ class _Lane:
     def _failed(self, error: BaseException) -> float:
         """Tell what has happened, once; return for how long to leave the sink alone."""
         self.trouble = str(error) if isinstance(error, TracebridgeError) else f"{type(error).__name__}: {error}"
+        # before anything is told: whoever hears of it may record something that others must ship
+        with self._changed:
+            self.is_left_to_others = isinstance(error, ForkedError)
+            self.is_hopeless = _is_hopeless(error)
+            self._given_up = self._asked
+            self._changed.notify_all()
         if self.trouble != self._told:
             self._told = self.trouble
             is_known = isinstance(error, TracebridgeError | OSError | sqlite3.Error)
             # of a defect of ours, or of a sink, the trace is what people need
             log.error("sink %s is not shipped to: %s", self.name, self.trouble, exc_info=None if is_known else error)
             self._write_down(self.trouble)
-        with self._changed:
-            self.is_left_to_others = isinstance(error, ForkedError)
-            self.is_hopeless = _is_hopeless(error)
-            self._given_up = self._asked
-            self._changed.notify_all()
         return HOPELESS_RETRY_S if self.is_hopeless else self._backoff.failed()
 
     def _write_down(self, trouble: str) -> None:
