@@ -14,8 +14,8 @@ from tracebridge_otel.configuration import ENVIRONMENT, OtelSettings
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 from tracebridge_otel.mapping import MAPPING_VERSION
 
-_MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""What a gRPC server takes unless it is told otherwise; OTLP/HTTP receivers take more."""
+_MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 64 * 1024
+"""What a gRPC server takes unless it is told otherwise, less the resource; OTLP/HTTP receivers take more."""
 
 
 class OtelSinkType:

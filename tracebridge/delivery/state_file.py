@@ -83,6 +83,7 @@ CREATE TABLE problem (
     problem TEXT NOT NULL,
     PRIMARY KEY (folder, session, offset)
 ) WITHOUT ROWID;
+CREATE INDEX retried ON dead (target) WHERE is_retried;
 CREATE TABLE rules (fingerprint TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -103,6 +104,7 @@ _UPGRADES: Final = {
     ALTER TABLE in_flight ADD COLUMN suspicion BLOB NOT NULL DEFAULT x'';
     ALTER TABLE dead ADD COLUMN is_retried INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE condition ADD COLUMN until_ns INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX retried ON dead (target) WHERE is_retried;
     """,
 }
 """By schema version, what makes a file of that version one of the next."""
