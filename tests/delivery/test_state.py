@@ -199,7 +199,9 @@ def test_damage_inside_of_the_file_is_found_before_anything_is_shipped(path: Pat
         state.write_down(target, [batch(number)], [advance], [])
     state.close()
     damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2 : len(damaged) // 2 + 4096] = b"\xaa" * 4096
+    page_bytes = int.from_bytes(damaged[16:18], "big")
+    begin = len(damaged) // 2 // page_bytes * page_bytes
+    damaged[begin : begin + page_bytes] = b"\xaa" * page_bytes
     path.write_bytes(damaged)
     rebuilt = State.for_shipping(path)
     assert rebuilt.successor_of == "state.sqlite.damaged-1"
