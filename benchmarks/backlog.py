@@ -5,7 +5,8 @@
 Writes sessions of usual LLM and tool calls to a temporary folder until they are as large as that (so the disk must have
 room for them; they are deleted at the end), and ships them, at full speed and in a process of its own, through the
 `otel` sink to a server on loopback, in another process, that takes everything and keeps nothing. One line in the middle
-is as long as `--longest-line-mb` says, and no policy cuts it. The limit is 200 MB and ten times the longest line.
+is as long as `--longest-line-mb` says; it is cut where one request cannot hold it. The limit is 200 MB and ten times
+the longest line.
 """
 
 from __future__ import annotations

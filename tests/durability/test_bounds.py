@@ -227,8 +227,10 @@ def test_shipping_a_backlog_takes_memory_and_state_for_what_is_on_the_way_and_no
 def test_shipping_a_line_of_16_mb_takes_ten_times_as_much_at_most() -> None:
     figures = shipped(60, longest_line_mb=16)
     assert figures["peak"] < figures["baseline"] + 40_000_000 + 10 * 16_000_000
-    # it was on its way whole, which no other line comes near to
-    assert 16_000_000 < figures["largest_state"] < 40_000_000
+    # what no request can hold is cut before it is written down: the state holds a request of it at most
+    assert figures["largest_state"] < 12_000_000
+    # the run of each session has no end, so its span is not sent; the long line is among those that are
+    assert figures["confirmed_events"] >= figures["events"] - 20
     assert figures["largest_wal"] < 60_000_000
 
 
