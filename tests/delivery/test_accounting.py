@@ -114,6 +114,7 @@ class Life:
         finally:
             state.close()
         places = (found.confirmed, found.in_flight, found.pending, found.dead, found.discarded, found.left_out)
+        assert found.unaccounted == 0, found
         assert found.written == sum(places), found
         return found
 

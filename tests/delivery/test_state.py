@@ -12,8 +12,10 @@ import pytest
 
 from tracebridge.assembler import Checkpoint
 from tracebridge.assembler.assemble import OpenEvent, OpenRun
+from tracebridge.delivery.accounting import account_for
 from tracebridge.delivery.state import SCHEMA_VERSION, Advance, Batch, SpanRef, State, Witness
 from tracebridge.errors import StateError
+from tracebridge.policy import Policy
 from tracebridge.session_stream import Cursor
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "state"
@@ -134,6 +136,7 @@ def test_a_state_of_an_earlier_schema_is_upgraded_and_keeps_all_that_it_holds(pa
     assert batch.sent_ns == 1795527100889515881, "it may have been sent when it was written down"
     assert state.account(1).counters == {"confirmed_spans": 1, "confirmed_events": 2, "confirmed_requests": 1}
     assert [(letter.reason, letter.ref) for letter in state.dead.of(1)] == [("too odd", ref(4))]
+    assert account_for(state, 1, Policy()).written == 6, "it is told, though this state did not count what was removed"
     assert state.problems() == [(Path("/var/traces"), "session-done", 7, "not JSON")]
     assert state.rules("abcdefabcdef") == "{}"
     assert state.known_since_ns(1) == 0, "it knows all that was sent, for it sent it"
