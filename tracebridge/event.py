@@ -8,6 +8,7 @@ first-class input.
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -42,9 +43,15 @@ EVENT_TYPES: Final = (
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
+# all events of a turn name one trace and one parent, and a call's end names its begin
+_match_trace_id = lru_cache(maxsize=1024)(re.compile(r"(?!0{32})[0-9a-f]{32}").fullmatch)
+_match_span_id = lru_cache(maxsize=1024)(re.compile(r"(?!0{16})[0-9a-f]{16}").fullmatch)
 _FRACTION = re.compile(r"^([^.,]*)[.,](\d+)(.*)$")
+
+_DOT: Final = len("2026-02-06T22:10:00")
+_MICRO: Final = len("123456")
+
+LARGEST_SIZE: Final = sys.maxsize
 
 _original_fields = itemgetter("timestamp", "event_type", "session_id", "run_id", "turn", "duration_ms", "data")
 _USUAL_TYPES: Final = frozenset((str, str, str, str, int, duration, dict) for duration in (type(None), int, float))
@@ -58,8 +65,8 @@ class NotAnEventError(ValueError):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded event.
 
-    `fields` is the whole JSON object of the line; the typed attributes are read from it, so that nothing that a
-    line holds, known to us or not, is lost on the way.
+    Nothing that a line holds, known to us or not, is lost on the way: what the typed attributes do not tell is in
+    `line`, and `fields` is the whole of it.
     """
 
     timestamp: str
@@ -81,12 +88,95 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """16 lower-case hex digits, or empty in files of the original format."""
     parent_id: str
     """16 lower-case hex digits, or empty for a root and in files of the original format."""
-    fields: dict[str, Json]
+    seq: int | None
+    """The writer's running number; None when the line has none."""
+    size: int = LARGEST_SIZE
+    """Bytes of the line, if they are known: none of its texts has more characters."""
+    line: dict[str, Json] | None = None
+    """The JSON object of a line that the attributes before it do not tell whole; None as a rule."""
 
     @property
     def has_ids(self) -> bool:
         """Whether the event names its trace and span itself."""
         return bool(self.span_id)
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """The whole JSON object of the line. It MUST NOT be changed."""
+        if self.line is not None:
+            return self.line
+        fields: dict[str, Json] = {
+            "timestamp": self.timestamp,
+            "event_type": self.event_type,
+            "session_id": self.session_id,
+        }
+        if self.run_id:
+            fields["run_id"] = self.run_id
+        fields |= {"turn": self.turn, "duration_ms": self.duration_ms, "data": self.data}
+        if self.seq is not None:
+            fields["seq"] = self.seq
+        if self.span_id:
+            fields["trace_id"], fields["span_id"] = self.trace_id, self.span_id
+        if self.parent_id:
+            fields["parent_id"] = self.parent_id
+        return fields
+
+    def with_data(self, data: dict[str, Json]) -> Event:
+        """The same event with other data."""
+        line = self.line
+        if line is not None:
+            line = {name: data if name == "data" else value for name, value in line.items()}
+        return msgspec.structs.replace(self, data=data, line=line)
+
+
+class UsualLine(msgspec.Struct, forbid_unknown_fields=True):
+    """A line as every tracebridge and most writers of the original format write it, for a decoder to check."""
+
+    timestamp: str
+    event_type: str
+    session_id: str
+    run_id: str
+    turn: int
+    duration_ms: float | int | None
+    data: dict[str, Json]
+    seq: int | msgspec.UnsetType = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    span_id: str | msgspec.UnsetType = msgspec.UNSET
+    parent_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def event_from_usual(line: UsualLine, size: int) -> Event | None:
+    """Read a line of `size` bytes as an event; None if it is not quite usual, and `event_from_json` must read it.
+
+    Raises:
+        NotAnEventError: the timestamp is none.
+    """
+    seq, trace_id, span_id, parent_id = line.seq, line.trace_id, line.span_id, line.parent_id
+    if parent_id is msgspec.UNSET:
+        parent_id = ""
+    elif not is_span_id(parent_id) or span_id is msgspec.UNSET:
+        return None
+    if trace_id is msgspec.UNSET and span_id is msgspec.UNSET:
+        trace_id = span_id = ""
+    elif not (is_trace_id(trace_id) and is_span_id(span_id)):
+        return None
+    if not line.run_id:
+        return None
+    return Event(
+        timestamp=line.timestamp,
+        time_ns=timestamp_ns(line.timestamp),
+        event_type=line.event_type,
+        session_id=line.session_id,
+        run_id=line.run_id,
+        turn=line.turn,
+        duration_ms=line.duration_ms,
+        data=line.data,
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_id=parent_id,
+        seq=None if seq is msgspec.UNSET else seq,
+        size=size,
+    )
 
 
 def event_from_json(value: Json) -> Event:
@@ -106,7 +196,8 @@ def event_from_json(value: Json) -> Event:
             found = _checked(value)
     timestamp, event_type, session_id, run_id, turn, duration_ms, data = found
     trace_id, span_id, parent_id = _ids(value)
-    return Event(
+    seq = value.get("seq")
+    event = Event(
         timestamp=timestamp,
         time_ns=timestamp_ns(timestamp),
         event_type=event_type,
@@ -118,8 +209,10 @@ def event_from_json(value: Json) -> Event:
         trace_id=trace_id,
         span_id=span_id,
         parent_id=parent_id,
-        fields=value,
+        seq=seq if type(seq) is int else None,
     )
+    # no two of its numbers are equal and not the same, so this tells whether anything else is in the line
+    return event if event.fields == value else msgspec.structs.replace(event, line=value)
 
 
 def timestamp_ns(text: str) -> int:
@@ -128,10 +221,12 @@ def timestamp_ns(text: str) -> int:
     Raises:
         NotAnEventError: `text` is not an ISO 8601 date and time.
     """
-    whole, _, fraction = text.partition(".")
-    if fraction.endswith("Z") and fraction[:-1].isdecimal():
+    if text.find(".") == _DOT and text[-1] == "Z":
         # as tracebridge and most others write it
-        return _whole_ns(f"{whole}Z", text) + _fraction_ns(fraction[:-1])
+        fraction = text[_DOT + 1 : -1]
+        if fraction.isdecimal():
+            whole_ns = _whole_ns(f"{text[:_DOT]}Z", text)
+            return whole_ns + (int(fraction) * 1_000 if len(fraction) == _MICRO else _fraction_ns(fraction))
     split = _FRACTION.match(text)
     if split is None:
         return _whole_ns(text, text)
@@ -141,12 +236,12 @@ def timestamp_ns(text: str) -> int:
 
 def is_trace_id(value: Json) -> TypeGuard[str]:
     """Whether `value` is a W3C trace id: 32 lower-case hex digits, not all zero."""
-    return type(value) is str and _TRACE_ID.fullmatch(value) is not None
+    return type(value) is str and _match_trace_id(value) is not None
 
 
 def is_span_id(value: Json) -> TypeGuard[str]:
     """Whether `value` is a W3C span id: 16 lower-case hex digits, not all zero."""
-    return type(value) is str and _SPAN_ID.fullmatch(value) is not None
+    return type(value) is str and _match_span_id(value) is not None
 
 
 def _whole_ns(whole: str, text: str) -> int:

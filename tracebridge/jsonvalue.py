@@ -80,9 +80,14 @@ def decode(line: bytes) -> Json:
             value = _convert(json.loads(line), set(), -1)
         except RecursionError:
             raise ValueError("nested too deep to be read") from None
-    if line.count(b"{") + line.count(b"[") > _LINE_DEPTH and _is_too_deep(value):
+    if may_be_too_deep(line) and _is_too_deep(value):
         return _convert(value, set(), -1)
     return value
+
+
+def may_be_too_deep(line: bytes) -> bool:
+    """Whether a JSON text may hold containers that `decode` cuts; False is certain."""
+    return len(line) > 2 * _LINE_DEPTH and line.count(b"{") + line.count(b"[") > _LINE_DEPTH
 
 
 def may_hold_longer(line: bytes, limit: int) -> bool:

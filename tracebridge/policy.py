@@ -11,6 +11,7 @@ length. An entry that is null has nothing to hide and stays.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Final
 
 import msgspec
@@ -83,6 +84,13 @@ def touches(policy: Policy, event_type: str, data_bytes: int) -> bool:
     if policy.max_content_length is not None and data_bytes > policy.max_content_length:
         return True
     return bool(_left_out(policy, event_type))
+
+
+def untouched_size(policy: Policy) -> int:
+    """The most bytes of a line of which `apply` is certain to change nothing; -1 if there is no such line."""
+    if not (policy.include_messages and policy.include_thinking):
+        return -1
+    return sys.maxsize if policy.max_content_length is None else policy.max_content_length
 
 
 def apply(policy: Policy, event_type: str, data: dict[str, Json]) -> dict[str, Json]:

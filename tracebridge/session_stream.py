@@ -66,8 +66,10 @@ class SessionStream:
     time. Of one that was cut short, which is told too, what is appended from then on is read.
     """
 
-    def __init__(self, path: Path, narrowing: Narrowing, cursor: Cursor | None = None) -> None:
-        """`path` is the session's events.jsonl.
+    def __init__(
+        self, path: Path, narrowing: Narrowing, cursor: Cursor | None = None, *, untouched_size: int = -1
+    ) -> None:
+        """`path` is the session's events.jsonl; see `narrow_event` for `narrowing` and `untouched_size`.
 
         Raises:
             OSError: the journal cannot be read, and the cursor says that it was.
@@ -79,7 +81,7 @@ class SessionStream:
         """When another file was found in the place of the one that was read, by the monotonic clock."""
         self.may_repeat = False
         """Whether what is read may be at the backend already and cannot be told; whoever delivers it sets it."""
-        self._narrow = partial(narrow_event, narrowing)
+        self._narrow = partial(narrow_event, narrowing, untouched_size=untouched_size)
         self._assembler = Assembler(self._narrow)
         self._offset = self._end = self._ordinal = self._earlier = self.prior_end = 0
         self._head = self._trouble = ""

@@ -132,7 +132,7 @@ def test_whatever_a_policy_leaves_out_there_are_the_same_spans(journal: list[dic
 
 def narrowed(policy: Policy, event: Event) -> Event:
     data = policies.apply(policy, event.event_type, event.data)
-    return msgspec.structs.replace(event, data=data, fields={**event.fields, "data": data})
+    return event.with_data(data)
 
 
 def shape(span: Span) -> tuple[Any, ...]:

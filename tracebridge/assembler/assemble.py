@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tracebridge import event as events
 from tracebridge.assembler import derived_ids
 from tracebridge.assembler.deadlines import LATEST_NS, Deadlines
-from tracebridge.assembler.homes import KIND_OF, edge_of, repeated, settled
+from tracebridge.assembler.homes import KIND_OF, edge_of, repeated, settle
 from tracebridge.assembler.opening import Opening, Place, in_range, started_ns
 from tracebridge.assembler.run import Run, orphan_after_ns
 from tracebridge.event import Event
-from tracebridge.span import Link, Span, SpanError, SpanKind
+from tracebridge.span import Edge, Extent, Link, Span, SpanKind
 
 _Ids = tuple[str, str, str]
 """Of the trace, of the span and of its parent."""
-
-_SESSION_ATTRIBUTES: Final = frozenset(("metadata", "user_id", "tags", "environment", "release", "agent_name"))
 
 
 class OpenEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,9 +183,8 @@ class Assembler:
     def _open_session(self, run: Run, event: Event, place: Place) -> None:
         ids = _named_ids(event) or _derived_ids(event, "session", place, trace_id=_trace_outside_turns(event))
         shown = self._narrow(event)
-        run.attributes = {
-            name: value for name, value in settled(event.event_type, shown.data).items() if name in _SESSION_ATTRIBUTES
-        }
+        run.attributes = {}
+        settle(event.event_type, shown.data, run.attributes)
         run.orphan_after_ns = orphan_after_ns(event)
         run.session = Opening("session", shown, place, ids, run.attributes)
         # what is open already may have less time left than it had before the run said how long to wait
@@ -293,48 +290,44 @@ def _span(
 ) -> Span:
     event = opening.event
     start_ns = event.time_ns
+    extent: Extent = "whole"
     if closing is not None:
         end_ns = closing.time_ns
     elif incomplete_end_ns is not None:
-        end_ns = incomplete_end_ns
+        end_ns, extent = incomplete_end_ns, "incomplete"
     else:
         end_ns, start_ns = start_ns, started_ns(event)
-    fields = opening.attributes | settled(event.event_type, event.data)
-    repeats: tuple[str, ...] = ()
-    if closing is not None:
-        repeats = repeated(closing.event_type, closing.data, fields)
-        fields |= _closing_fields(closing, repeats)
+    fields = opening.attributes.copy()
+    homeless = settle(event.event_type, event.data, fields)
+    end = None
+    if closing is not None and closing_place is not None:
+        end = _End(closing, closing_place, fields)
     if "name" not in fields:
         fields["name"] = event.event_type if opening.kind == "event" else opening.kind
-    fields |= {
-        "kind": opening.kind,
-        "trace_id": opening.trace_id,
-        "span_id": opening.span_id,
-        "parent_id": opening.parent_id,
-        "session_id": event.session_id,
-        "run_id": event.run_id,
-        "turn": event.turn,
-        "start_ns": in_range(start_ns),
-        "end_ns": in_range(max(start_ns, end_ns)),
-        "extent": "whole" if incomplete_end_ns is None else "incomplete",
-    }
+    fields["kind"] = opening.kind
+    fields["trace_id"] = opening.trace_id
+    fields["span_id"] = opening.span_id
+    fields["parent_id"] = opening.parent_id
+    fields["session_id"] = event.session_id
+    fields["run_id"] = event.run_id
+    fields["turn"] = event.turn
+    fields["start_ns"] = in_range(start_ns)
+    fields["end_ns"] = in_range(end_ns if end_ns > start_ns else start_ns)
+    fields["extent"] = extent
     if opening.link is not None:
         fields["links"] = (opening.link,)
-    opened = edge_of(event, fields, opening.place.ordinal, ())
-    closed = None
-    if closing is not None and closing_place is not None:
-        closed = edge_of(closing, fields, closing_place.ordinal, repeats)
-    return Span(**fields, opened=opened, closed=closed)
+    untold = None if event.line is None else fields
+    opened = edge_of(event, opening.place.ordinal, homeless, span=untold)
+    return Span(**fields, opened=opened, closed=None if end is None else end.edge(fields, opening))
 
 
 def _late_span(kind: SpanKind, event: Event, place: Place, ids: _Ids, attributes: dict[str, Any]) -> Span:
-    fields = dict(attributes)
+    fields = attributes.copy()
     name = event.data.get("tool_name")
     fields["name"] = name if kind == "tool" and type(name) is str and name else kind
-    repeats = repeated(event.event_type, event.data, fields)
+    end = _End(event, place, fields)
     trace_id, span_id, parent_id = ids
     fields |= {
-        **_closing_fields(event, repeats),
         "kind": kind,
         "trace_id": trace_id,
         "span_id": span_id,
@@ -346,15 +339,57 @@ def _late_span(kind: SpanKind, event: Event, place: Place, ids: _Ids, attributes
         "end_ns": in_range(event.time_ns),
         "extent": "late",
     }
-    return Span(**fields, closed=edge_of(event, fields, place.ordinal, repeats))
+    return Span(**fields, closed=end.edge(fields))
 
 
-def _closing_fields(event: Event, repeats: tuple[str, ...]) -> dict[str, Any]:
-    said = {key: value for key, value in event.data.items() if key not in repeats} if repeats else event.data
-    fields = settled(event.event_type, said)
-    if isinstance(fields.get("error"), SpanError):
-        fields["status"] = "error"
-    return fields
+class _End:
+    """A closing event, settled into the fields of its span."""
+
+    __slots__ = ("_absent", "_event", "_homeless", "_ordinal", "_repeats")
+
+    def __init__(self, event: Event, place: Place, fields: dict[str, Any]) -> None:
+        event_type, data = event.event_type, event.data
+        self._event = event
+        self._ordinal = place.ordinal
+        self._repeats = repeated(event_type, data, fields)
+        self._homeless = settle(event_type, data, fields, self._repeats)
+        self._absent: tuple[str, ...] = ()
+        if "error" in fields:
+            fields["status"] = "error"
+            if event_type == events.TOOL_RESULT:
+                self._disagree_on_success()
+
+    def edge(self, fields: dict[str, Any], opening: Opening | None = None) -> Edge:
+        """The edge at the span of `fields`, which `opening` began."""
+        event = self._event
+        is_told = opening is not None and event.line is None and _is_of_span(event, opening)
+        return edge_of(
+            event,
+            self._ordinal,
+            self._homeless,
+            repeats=self._repeats,
+            absent=self._absent,
+            span=None if is_told else fields,
+        )
+
+    def _disagree_on_success(self) -> None:
+        """With an error, the span tells no success, and that it failed also where the event does not say so."""
+        data = self._event.data
+        if "success" not in data:
+            self._absent = ("data.success",)
+        elif data["success"] is True:
+            self._homeless = {key: data[key] for key in data if key == "success" or key in self._homeless}
+
+
+def _is_of_span(closing: Event, opening: Opening) -> bool:
+    """Whether the top level of a usual closing event's line says nothing but what the opening event's does."""
+    event = opening.event
+    return (
+        closing.session_id == event.session_id
+        and closing.turn == event.turn
+        and closing.trace_id == event.trace_id
+        and closing.parent_id == event.parent_id
+    )
 
 
 def _named_ids(event: Event) -> _Ids | None:

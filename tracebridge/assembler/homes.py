@@ -51,11 +51,8 @@ class Home(msgspec.Struct, frozen=True):
     to_field: Callable[[Json], Any] | None = None
     """None where the field holds the value as it is."""
     from_field: Callable[[Any], Json] | None = None
-
-    @property
-    def bare(self) -> Any:
-        """The field's value in a span of which no event has filled it."""
-        return getattr(_BARE, self.field)
+    unsaid: Json = None
+    """What the field of such a span holds also if no event says so: an event that does is kept to say it."""
 
 
 def _is_value(value: Json) -> bool:
@@ -163,7 +160,7 @@ HOMES: dict[str, tuple[Home, ...]] = {
         _ERROR,
     ),
     events.TOOL_CALL: (
-        Home("tool_name", "name", _is_text),
+        Home("tool_name", "name", _is_text, unsaid="tool"),
         Home("args", "input", _is_value),
         Home("call_id", "tool_call_id", _is_text),
     ),
@@ -187,26 +184,40 @@ REPEATS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Entries of a closing event that say again what a field of the span, set by the opening event, says."""
 
+_HOME_OF = {event_type: {home.key: home for home in homes} for event_type, homes in HOMES.items()}
 _BARE = Span(kind="tool", trace_id="", span_id="", name="tool", start_ns=0, end_ns=0, session_id="")
 """A span of which no event has filled a field: what equals its fields was not said by an event."""
-
 _WAY_BACK = {
-    event_type: tuple((home.key, home.field, home.bare, home.from_field) for home in homes)
+    event_type: tuple((home.key, home.field, getattr(_BARE, home.field), home.from_field) for home in homes)
     for event_type, homes in HOMES.items()
 }
+_NO_HOMES: dict[str, Home] = {}
 
 Fields = Mapping[str, Any]
 """The fields of a span by name; one that no event has filled may be missing."""
 
 
-def settled(event_type: str, data: dict[str, Json]) -> dict[str, Any]:
-    """The span fields that an event's data fills."""
-    fields: dict[str, Any] = {}
-    for home in HOMES.get(event_type, ()):
-        value = data.get(home.key)
-        if value is not None and home.fits(value):
+def settle(
+    event_type: str, data: dict[str, Json], fields: dict[str, Any], repeats: tuple[str, ...] = ()
+) -> dict[str, Json]:
+    """Put the values of an event's data into the span's fields that are their homes; return those that have none.
+
+    `repeats` are keys that the fields tell already.
+    """
+    homes = _HOME_OF.get(event_type, _NO_HOMES)
+    homeless: dict[str, Json] = {}
+    for key, value in data.items():
+        home = homes.get(key)
+        if home is None:
+            if key not in repeats:
+                homeless[key] = value
+        elif not home.fits(value):
+            homeless[key] = value
+        elif key not in repeats:
             fields[home.field] = value if home.to_field is None else home.to_field(value)
-    return fields
+            if home.unsaid is not None and value == home.unsaid:
+                homeless[key] = value
+    return homeless
 
 
 def repeated(event_type: str, data: dict[str, Json], fields: Fields) -> tuple[str, ...]:
@@ -214,19 +225,17 @@ def repeated(event_type: str, data: dict[str, Json], fields: Fields) -> tuple[st
     repeats = REPEATS.get(event_type)
     if repeats is None:
         return ()
-    return tuple(
-        key
-        for key, field in repeats
-        if type(data.get(key)) is str and data[key] != "" and fields.get(field) == data[key]
-    )
+    found = [
+        key for key, field in repeats if type(value := data.get(key)) is str and value and fields.get(field) == value
+    ]
+    return tuple(found)
 
 
 def event_object(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
     """The JSON object of the event that `edge` stands for, seven fields of the original format first."""
-    rebuilt = _top_level(msgspec.structs.asdict(span), event_type, edge)
-    data = rebuilt["data"]
-    data.update(edge.fields)
-    rebuilt.update(edge.extra)
+    fields = msgspec.structs.asdict(span)
+    data = _data(fields, event_type, edge) | edge.fields
+    rebuilt = _top_level(fields, event_type, edge, data) | edge.extra
     for name in edge.absent:
         if name.startswith("data."):
             data.pop(name[5:], None)
@@ -235,63 +244,79 @@ def event_object(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
     return rebuilt
 
 
-def edge_of(event: Event, fields: Fields, ordinal: int, repeats: tuple[str, ...]) -> Edge:
-    """The edge that `event` leaves at the span of `fields`: whatever these do not tell of it."""
-    seq = event.fields.get("seq")
+def edge_of(
+    event: Event,
+    ordinal: int,
+    homeless: dict[str, Json],
+    *,
+    repeats: tuple[str, ...] = (),
+    absent: tuple[str, ...] = (),
+    span: Fields | None = None,
+) -> Edge:
+    """The edge that `event` leaves at its span.
+
+    Args:
+        event: the event.
+        ordinal: its place.
+        homeless: the values of its data that have no home in the span.
+        repeats: the keys of its data that say again what the span says.
+        absent: the keys that disassembling would add to its data.
+        span: the fields of its span; None if it is certain that they tell all of the line that is not data.
+    """
     edge = Edge(
         ordinal=ordinal,
         timestamp=event.timestamp,
-        seq=seq if type(seq) is int else None,
+        seq=event.seq,
         duration_ms=event.duration_ms,
         ids=event.has_ids,
         repeated=repeats,
+        fields=homeless,
+        absent=absent,
     )
-    rebuilt = _top_level(fields, event.event_type, edge)
-    data, rebuilt["data"] = rebuilt["data"], event.data
-    rest = {key: value for key, value in event.data.items() if not (key in data and _same(data[key], value))}
-    absent = [f"data.{key}" for key in data if key not in event.data]
-    extra: dict[str, Json] = {}
-    # as a rule the top level is told whole; it holds no two numbers that are equal and not the same
-    if rebuilt != event.fields:
-        del rebuilt["data"]
-        extra = {
-            name: value
-            for name, value in event.fields.items()
-            if name != "data" and not (name in rebuilt and _same(rebuilt[name], value))
-        }
-        absent += [name for name in rebuilt if name not in event.fields]
-        if "data" not in event.fields:
-            absent.append("data")
-        elif event.fields["data"] is None:
-            extra["data"] = None
-    if not (rest or extra or absent):
-        return edge
-    return msgspec.structs.replace(edge, fields=rest, extra=extra, absent=tuple(absent))
+    return edge if span is None else _with_untold(edge, event, span)
 
 
-def _top_level(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:
-    rebuilt: dict[str, Json] = {
+def _with_untold(edge: Edge, event: Event, span: Fields) -> Edge:
+    """Add to an edge what the span's fields do not tell of the line, besides its data."""
+    line = event.fields
+    told = _top_level(span, event.event_type, edge, event.data)
+    extra = {
+        name: value
+        for name, value in line.items()
+        if name != "data" and not (name in told and _same(told[name], value))
+    }
+    absent = [*edge.absent, *(name for name in told if name != "data" and name not in line)]
+    if "data" not in line:
+        absent.append("data")
+    elif line["data"] is None:
+        extra["data"] = None
+    return msgspec.structs.replace(edge, extra=extra, absent=tuple(absent)) if extra or absent else edge
+
+
+def _top_level(fields: Fields, event_type: str, edge: Edge, data: dict[str, Json]) -> dict[str, Json]:
+    """The entries of an event's line, as far as its span tells them."""
+    told: dict[str, Json] = {
         "timestamp": edge.timestamp,
         "event_type": event_type,
         "session_id": fields["session_id"],
     }
     if fields["run_id"]:
-        rebuilt["run_id"] = fields["run_id"]
-    rebuilt["turn"] = fields["turn"]
-    rebuilt["duration_ms"] = edge.duration_ms
-    rebuilt["data"] = _data(fields, event_type, edge)
+        told["run_id"] = fields["run_id"]
+    told["turn"] = fields["turn"]
+    told["duration_ms"] = edge.duration_ms
+    told["data"] = data
     if edge.seq is not None:
-        rebuilt["seq"] = edge.seq
+        told["seq"] = edge.seq
     if edge.ids:
-        rebuilt["trace_id"] = fields["trace_id"]
+        told["trace_id"] = fields["trace_id"]
         if fields["extent"] == "late":
             # a late event names the span that was given up without it, which is the late span's parent
-            rebuilt["span_id"] = fields["parent_id"]
+            told["span_id"] = fields["parent_id"]
         else:
-            rebuilt["span_id"] = fields["span_id"]
+            told["span_id"] = fields["span_id"]
             if fields["parent_id"]:
-                rebuilt["parent_id"] = fields["parent_id"]
-    return rebuilt
+                told["parent_id"] = fields["parent_id"]
+    return told
 
 
 def _data(fields: Fields, event_type: str, edge: Edge) -> dict[str, Json]:

@@ -26,13 +26,15 @@ _OF_THE_JOURNAL: Final = (
 """What a span has of its events' places and times, which no policy changes."""
 
 
-def narrow_event(narrowing: Narrowing, event: Event) -> Event:
-    """Return what a policy leaves of an event; the same object when that is all of it."""
-    data = narrowing(event.event_type, event.data)
-    if data is event.data:
+def narrow_event(narrowing: Narrowing, event: Event, untouched_size: int = -1) -> Event:
+    """Return what a policy leaves of an event; the same object when that is all of it.
+
+    Lines of at most `untouched_size` bytes it is known to leave as they are.
+    """
+    if event.size <= untouched_size:
         return event
-    fields = {name: data if name == "data" else value for name, value in event.fields.items()}
-    return msgspec.structs.replace(event, data=data, fields=fields)
+    data = narrowing(event.event_type, event.data)
+    return event if data is event.data else event.with_data(data)
 
 
 def narrow_span(narrowing: Narrowing, span: Span) -> Span:

@@ -20,7 +20,7 @@ from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
 from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy, keeps_session, untouched_size
 from tracebridge.session_stream import SessionStream
 
 FULL_SCAN_EVERY_S: Final = 3600.0
@@ -203,6 +203,7 @@ class SessionWatch:
                 layout.events_file(path / key.name),
                 self._narrowing,
                 self._state.cursor(self._target, key.folder, key.name),
+                untouched_size=untouched_size(self._policy),
             )
         except FileNotFoundError:
             return None

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from tracebridge import jsonvalue
-from tracebridge.event import Event, NotAnEventError, event_from_json
+from tracebridge.event import Event, NotAnEventError, UsualLine, event_from_json, event_from_usual
 
 _EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_type":')
 """How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
@@ -39,7 +39,7 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
     for text in iter(file.readline, b""):
         start, end = end, end + len(text)
         try:
-            event = event_from_json(jsonvalue.decode(text))
+            event = _event_in(text)
         except ValueError:
             if text.endswith(b"\n"):
                 if text.strip():
@@ -53,7 +53,7 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
 
 def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
     try:
-        yield JournalLine(start, end, event_from_json(jsonvalue.decode(text)))
+        yield JournalLine(start, end, _event_in(text))
         return
     except NotAnEventError as error:
         yield JournalLine(start, end, None, f"not an event: {error}")
@@ -78,6 +78,28 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
 
 def _event(text: bytes) -> Event | None:
     try:
-        return event_from_json(jsonvalue.decode(text))
+        return _event_in(text)
     except ValueError:
         return None
+
+
+def _event_in(text: bytes) -> Event:
+    """Read one line.
+
+    Raises:
+        NotAnEventError: it is JSON, and no event.
+        ValueError: it is no JSON.
+    """
+    try:
+        usual = _decode_usual(text)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        pass  # this decoder is faster, and takes usual lines only
+    else:
+        if not jsonvalue.may_be_too_deep(text):
+            event = event_from_usual(usual, len(text))
+            if event is not None:
+                return event
+    return event_from_json(jsonvalue.decode(text))
+
+
+_decode_usual: Final = msgspec.json.Decoder(UsualLine).decode
