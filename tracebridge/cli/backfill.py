@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tracebridge.journal.file_system import check_file_system
 
     settings = settings_of(arguments)
+    are_all_usable = bool(arguments.sink) or not settings.defective_sinks
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     check_file_system(settings.trace_dir)
     sessions = _count_sessions(arguments.dir)
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{sessions:,} sessions in {arguments.dir}")
         print_delivered(delivered)
-    return exit_code_of(delivered)
+    return exit_code_of(delivered) if are_all_usable else 1
 
 
 def _count_sessions(folder: Path) -> int:

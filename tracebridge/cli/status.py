@@ -220,7 +220,7 @@ def _sinks_of(settings: Settings, state: State) -> tuple[list[SinkStatus], list[
 
 
 def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: State) -> SinkStatus:
-    from tracebridge.delivery.accounting import account_for
+    from tracebridge.delivery.accounting import accounting_of
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
     from tracebridge.delivery.records import Condition
@@ -228,8 +228,8 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
     target = state.target(sink.name, endpoint)
     with state.moment():
         account = state.account(target)
-        events = account_for(state, target, sink.policy)
-        unread_bytes = Backlog(state, target, sink.policy).unread_bytes()
+        unread = list(Backlog(state, target, sink.policy).unread())
+    events = accounting_of(state, sink.policy, account, unread)
     condition = account.condition or Condition(state="never shipped", detail="", since_ns=0)
     return SinkStatus(
         name=sink.name,
@@ -244,7 +244,7 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
         delivered_spans=account.counters.get("confirmed_spans", 0),
         delivered_events=events.confirmed,
         in_flight_spans=account.in_flight_spans,
-        unread_bytes=unread_bytes,
+        unread_bytes=sum(session.size - session.offset for session in unread),
         dead_spans=account.dead_spans,
         rejected=account.dead_by_reason,
         discarded_spans=account.counters.get("discarded_spans", 0),

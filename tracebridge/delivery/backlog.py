@@ -62,10 +62,6 @@ class Backlog:
                 if size > offset and keeps_session(self._policy, layout.session_id_of(folder)):
                     yield Unread(events, offset, size)
 
-    def unread_bytes(self) -> int:
-        """How many bytes were not read."""
-        return sum(session.size - session.offset for session in self.unread())
-
     def left(self, deadline: float | None = None) -> Left:
         """How many events the backend has not taken, but for those that were read and whose spans are still open.
 
