@@ -220,10 +220,13 @@ class Shipper:
 
     def _until_next_look(self) -> float:
         """In seconds; while there is no room an answer will end the wait."""
-        return max(0.0, self._look_at - time.monotonic()) if self._has_room() else LOOK_EVERY_S
+        return max(0.0, self._look_at - time.monotonic()) if self._has_room() else self._until_room()
 
     def _until_next_sending(self) -> float:
-        return self._outbox.wait_s(time.monotonic()) if self._has_room() else LOOK_EVERY_S
+        return self._outbox.wait_s(time.monotonic()) if self._has_room() else self._until_room()
+
+    def _until_room(self) -> float:
+        return min(LOOK_EVERY_S, self._pace.request_wait_s() or LOOK_EVERY_S)
 
     def _send_ready(self, *, also_suspects: bool) -> None:
         while self._has_room() and not self._health.is_held_back:
@@ -235,6 +238,9 @@ class Shipper:
             self._send(batch)
 
     def _has_room(self) -> bool:
+        if self._pace.request_wait_s() > 0:
+            # nothing is read that could not be sent: it would have to be kept
+            return False
         # after trouble, one at a time until the backend has taken something
         if len(self._settlement) >= MAX_UNSETTLED or not self._health.is_trusted:
             # those that wait for their fate need something that is sent later, by which it can be told
@@ -285,6 +291,7 @@ class Shipper:
         if not batch.parts:
             batch = msgspec.structs.replace(batch, parts=self._state.parts(batch))
         batch = self._state.set_fate(batch, "unknown")
+        self._pace.request()
         request = self._sink.join(batch.parts)
         future = self._senders.submit(self._sink.deliver, request)
         self._sending[future] = _Sent(batch, self._clock.now(), time.monotonic(), len(request))
