@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,14 @@ def test_a_shipper_sends_one_request_an_interval_and_reads_no_further_than_it_ma
     write_session(rig.trace_dir, "a", turns=10)  # a session, ten turns, ten tools: 21 spans, 11 requests
     clock = Clock()
     shipper = Shipper(rig.settings.sinks[0], rig.trace_dir, FullSpeed(0.1, clock))
+
+
+    def has_sent(number: int) -> bool:
+        shipper.round()
+        return len(rig.backend.answers.requests) == number
+
     for number in range(1, 12):
-        until(lambda: shipper.round() is not None and len(rig.backend.answers.requests) == number, "one is sent")
+        until(partial(has_sent, number), "one is sent")
         for _ in range(5):
             shipper.round()
         clock.now += 9.9

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.backlog import Backlog, Unread, lines_of
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.records import Account
 from tracebridge.delivery.state import State
 from tracebridge.event import NotAnEventError, timestamp_ns
@@ -85,10 +86,12 @@ def _left_out(state: State, policy: Policy) -> Iterator[Path]:
     """The journals that the policy's sampling leaves out."""
     if policy.sample_rate >= 1.0:
         return
-    for path in state.folders().values():
+    choice = Choice(state.choices())
+    for number, path in state.folders().items():
         for folder in layout.session_folders(path):
-            if not keeps_session(policy, layout.session_id_of(folder)):
-                yield layout.events_file(folder)
+            events = layout.events_file(folder)
+            if not keeps_session(policy, layout.session_id_of(folder)) and choice.takes(number, events):
+                yield events
 
 
 class _Timed(msgspec.Struct):

@@ -13,6 +13,7 @@ import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.rules import rules_from_text, rules_of
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
@@ -114,10 +115,12 @@ class Validator:
     def _owed(self, session_id: str | None) -> dict[str, list[_Journal]]:
         """The journals of every session that the sink should hold, or of the one that is asked for."""
         owed: dict[str, list[_Journal]] = {}
+        choice = Choice(self._state.choices())
         for number, path in self._state.folders().items():
             for folder in layout.session_folders(path):
                 found_id = layout.session_id_of(folder)
-                if session_id in (None, found_id) and policies.keeps_session(self._sink.policy, found_id):
+                is_owed = policies.keeps_session(self._sink.policy, found_id)
+                if session_id in (None, found_id) and is_owed and choice.takes(number, layout.events_file(folder)):
                     owed.setdefault(found_id, []).append(_Journal(number, folder))
         return owed
 
