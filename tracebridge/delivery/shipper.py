@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Container
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -28,7 +29,7 @@ from tracebridge.delivery.health import Health
 from tracebridge.delivery.lookup import find_span
 from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
-from tracebridge.delivery.prior import Prior, SpanId
+from tracebridge.delivery.prior import EVERYTHING, Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
 from tracebridge.delivery.rules import Rules
@@ -496,14 +497,14 @@ class Shipper:
             )
             self._send_again_unproven(batch, len(batch.refs))
 
-    def _held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
+    def _held(self, key: SessionKey, stream: SessionStream) -> Container[SpanId] | None:
         """What the backend holds of a session that this state did not see from its beginning."""
         try:
             held = self._prior.held(key, stream)
         except BackendError as error:
             self._cannot_read_back(error)
             return None
-        if held:
+        if held and held is not EVERYTHING:
             self._can_read_back()
         return held
 
