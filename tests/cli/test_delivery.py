@@ -97,8 +97,8 @@ def test_backfill_accounts_for_what_it_delivered_as_text_and_as_json(
 
     second = run("--config", workplace.config, "backfill", old, "--json")
     told = json.loads(second.out)
-    assert set(told) == {"sessions", "sinks"}
-    keys = {"sink", "endpoint", "spans", "events", "dead", "left", "trouble"}
+    assert {"sessions", "runs", "turns", "events", "broken", "unread", "sinks"} <= set(told)
+    keys = {"sink", "endpoint", "spans", "found", "events", "dead", "left", "left_is_exact", "trouble"}
     assert [set(sink) for sink in told["sinks"]] == [keys, keys]
     assert {sink["sink"]: sink["spans"] for sink in told["sinks"]} == {"langfuse": 26, "otel": 0}
 

@@ -62,7 +62,6 @@ def test_a_shipper_sends_one_request_an_interval_and_reads_no_further_than_it_ma
     clock = Clock()
     shipper = Shipper(rig.settings.sinks[0], rig.trace_dir, FullSpeed(0.1, clock))
 
-
     def has_sent(number: int) -> bool:
         shipper.round()
         return len(rig.backend.answers.requests) == number

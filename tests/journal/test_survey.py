@@ -18,7 +18,7 @@ from tracebridge.journal.reader import read_journal
 from tracebridge.journal.survey import Survey, survey
 
 HAND_WRITTEN = ROOT / "tests" / "data" / "legacy"
-IDS = {"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "eee19b7ec3c1b174"}
+IDS: dict[str, Any] = {"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "eee19b7ec3c1b174"}
 
 
 def event(event_type: str = "thinking", turn: int = 1, at: str = "2026-02-06T22:10:00.123Z", **more: Any) -> bytes:
