@@ -329,3 +329,50 @@ def test_a_copy_that_another_machine_backfills_to_langfuse_is_not_sent_again(
     told = told_of(elsewhere, copy)
     assert [(sink["spans"], sink["found"]) for sink in told["sinks"]] == [(0, 15), (0, 15)]
     assert len(elsewhere.observed("langfuse")) == 15
+
+
+# --- a backfilled folder that is deleted ------------------------------------------------------------------------------
+
+
+def test_a_backfilled_folder_that_is_gone_is_told_until_it_is_forgotten_or_back(
+    run: Run, here: Workplace, old: Path, tmp_path: Path
+) -> None:
+    told_of(here, old)
+    old.rename(tmp_path / "away")
+    verdicts = here.verdicts()
+    assert {verdict["exit_code"] for verdict in verdicts.values()} == {2}
+    (reason,) = (uncompared["reason"] for uncompared in verdicts["langfuse"]["uncompared"])
+    assert reason.startswith(f"{old}: this backfilled folder is gone")
+    status = run("--config", here.config, "status")
+    assert "gone      it was backfilled, and is not there any more" in status.out
+
+    (tmp_path / "away").rename(old)
+    assert {verdict["exit_code"] for verdict in here.verdicts().values()} == {0}
+
+    shutil.rmtree(old)
+    write_session(here.trace_dir, "s", turns=1)
+    assert here.call("ship").returncode == 0
+    ran = run("--config", here.config, "forget", "--folder", old)
+    assert (ran.code, ran.out) == (0, f"{old}: forgotten\n")
+    assert {verdict["exit_code"] for verdict in here.verdicts().values()} == {0}
+    for sink in json.loads(run("--config", here.config, "status", "--json").out)["sinks"]:
+        assert sink["events"]["unaccounted"] == 0
+        assert sink["events"]["confirmed"] == 45 + 6
+
+
+def test_a_folder_that_was_forgotten_and_is_backfilled_again_is_not_sent_again(
+    here: Workplace, old: Path, devserver: DevServer
+) -> None:
+    told_of(here, old)
+    requests = sent_requests(devserver)
+    assert here.call("forget", "--folder", old).returncode == 0
+    assert [(sink["spans"], sink["found"]) for sink in told_of(here, old)["sinks"]] == [(0, 26), (0, 26)]
+    assert sent_requests(devserver) == requests
+
+
+@pytest.mark.parametrize("which", ["another", "the trace folder"])
+def test_only_a_backfilled_folder_can_be_forgotten(run: Run, here: Workplace, old: Path, which: str) -> None:
+    told_of(here, old)
+    ran = run("--config", here.config, "forget", "--folder", old.parent if which == "another" else here.trace_dir)
+    assert ran.code == 2
+    assert ("was not backfilled" if which == "another" else "is the trace folder itself") in ran.err

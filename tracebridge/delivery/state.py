@@ -185,6 +185,18 @@ class State:
                 db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_CHOSEN}{number}", encoded))
             return number
 
+    def forget_folder(self, number: int) -> None:
+        """Read a folder no more, and give up what of it was not sent."""
+        with self._file.transaction() as db:
+            rows = db.execute("SELECT target, cursor FROM cursor WHERE folder = ?", (number,))
+            for target, encoded in rows.fetchall():
+                cursor = msgspec.msgpack.decode(encoded, type=Cursor)
+                self._count(target, "removed_events", cursor.events_read - len(cursor.checkpoint.opened))
+            for table in ("cursor", "problem"):
+                db.execute(f"DELETE FROM {table} WHERE folder = ?", (number,))
+            db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
+            db.execute("DELETE FROM folder WHERE id = ?", (number,))
+
     def choices(self) -> dict[int, tuple[Window, ...]]:
         """By folder, the windows in which a session must have begun to be delivered; folders without are left out."""
         rows = self._file.db.execute("SELECT name, value FROM about WHERE name GLOB ?", (f"{_CHOSEN}*",))
