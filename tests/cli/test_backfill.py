@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.workplace import (
     tree_digest,
 )
 from tracebridge.cli.times import time_given
+from tracebridge.delivery.lock import shipper_lock
 from tracebridge.devserver import DevServer
 from tracebridge.journal import layout
 from tracebridge.testing import Fault
@@ -205,6 +207,18 @@ def test_a_folder_with_nothing_readable_says_so_and_ends_with_1(run: Run, here: 
     assert f"not read  {compressed}: compressed" in ran.out
 
 
+def test_old_and_new_sessions_in_one_folder_arrive_alike(here: Workplace, old: Path, tmp_path: Path) -> None:
+    tracer = Workplace(tmp_path / "writer", {}, trace_dir=str(old)).tracer()
+    with tracer.trace_session("new") as session, tracer.trace_turn(session, user_input="hello"):
+        session.log_thinking("well")
+    tracer.shutdown()
+    shutil.rmtree(layout.state_folder(old))
+    told = told_of(here, old)
+    assert (told["sessions"], told["events"], told["old_events"]) == (4, 45 + 5, 45)
+    for verdict in here.verdicts().values():
+        assert (verdict["exit_code"], verdict["sessions"], verdict["equal"]) == (0, 4, 26 + 3)
+
+
 # --- how fast, and stopped half way -----------------------------------------------------------------------------------
 
 
@@ -277,12 +291,29 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(here: Workplace, devserver:
 def test_a_limit_holds_for_each_sink_by_itself_also_while_a_backend_fails(
     here: Workplace, devserver: DevServer, tmp_path: Path
 ) -> None:
-    old = many(tmp_path / "old", sessions=3)
+    old = many(tmp_path / "old", sessions=4)
     devserver.faults.add(Fault(route=OTLP_ROUTE, status=503, times=1))
-    told = told_of(here, old, "--max-rps", "5")
+    began = time.monotonic()
+    told = told_of(here, old, "--max-rps", "2")
+    most = 2 * (time.monotonic() - began) + 1
     assert [sink["left"] for sink in told["sinks"]] == [0, 0]
     for route in (LANGFUSE_ROUTE, OTLP_ROUTE):
-        assert devserver.requests[route] >= 2
+        assert 4 <= devserver.requests[route] <= most
+
+
+def test_a_limit_is_refused_where_another_process_sends_without_one(
+    here: Workplace, devserver: DevServer, old: Path
+) -> None:
+    here.configure(both(devserver), delivery="external")
+    with here.start("ship", "--follow", stderr=subprocess.PIPE) as follower:
+        lock = shipper_lock(here.trace_dir, "otel")
+        until(lambda: lock.holder() is not None, "the follower has the sink")
+        ran = here.call("backfill", old, "--sink", "otel", "--max-rps", "5")
+        follower.terminate()
+        follower.communicate(timeout=COMMAND_TIMEOUT_S)
+    assert ran.returncode == 2
+    assert f"process {follower.pid} delivers to otel already, and keeps to no limit" in ran.stderr
+    assert here.observed("otel") == []
 
 
 # --- what is delivered live -------------------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ def _deliver(
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
 
+    if arguments.max_rps is not None:
+        _check_alone(settings)
     state = State(layout.state_file(settings.trace_dir))
     state.folder(settings.trace_dir)
     for folder in folders:
@@ -182,6 +184,19 @@ def _check_window(settings: Settings, folders: list[Path], window: Window) -> No
             f"{trace_dir}: is the trace folder itself, of which everything is delivered: --since and --until cannot "
             "be used with it"
         )
+
+
+def _check_alone(settings: Settings) -> None:
+    """Another process that delivers would send the folder as well, as fast as it can."""
+    from tracebridge.delivery.lock import shipper_lock
+
+    for sink in settings.enabled_sinks:
+        holder = shipper_lock(settings.trace_dir, sink.name).holder()
+        if holder is not None:
+            raise BackfillError(
+                f"process {holder} delivers to {sink.name} already, and keeps to no limit: stop it for the time, or "
+                "leave --max-rps out"
+            )
 
 
 def _rate(text: str) -> float:
