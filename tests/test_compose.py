@@ -275,7 +275,9 @@ def deployed(name: str) -> dict[str, Any]:
     return loaded
 
 
-def test_the_collector_passes_on_to_both_backends_and_keeps_nothing_that_could_be_lost(stack: dict[str, Any]) -> None:
+def test_the_collector_passes_on_to_both_backends_and_answers_what_the_one_answers_that_is_read_back(
+    stack: dict[str, Any],
+) -> None:
     collector = deployed("otel-collector.yaml")
     assert collector["service"]["pipelines"] == {
         "traces": {"receivers": ["otlp"], "exporters": list(collector["exporters"])}
@@ -284,8 +286,9 @@ def test_the_collector_passes_on_to_both_backends_and_keeps_nothing_that_could_b
     assert {exporter["endpoint"] for exporter in collector["exporters"].values()} == {
         f"{backend}:4317" for backend in OTEL_BACKENDS
     }
-    for exporter in collector["exporters"].values():
-        assert (exporter["sending_queue"], exporter["retry_on_failure"]) == ({"enabled": False}, {"enabled": False})
+    jaeger, tempo = (collector["exporters"][f"otlp_grpc/{backend}"] for backend in ("jaeger", "tempo"))
+    assert (jaeger["sending_queue"], jaeger["retry_on_failure"]) == ({"enabled": False}, {"enabled": False})
+    assert (tempo["sending_queue"]["enabled"], tempo["retry_on_failure"]["max_elapsed_time"]) == (True, "0s")
     listens = {protocol["endpoint"] for protocol in collector["receivers"]["otlp"]["protocols"].values()}
     published = {port.rpartition(":")[2] for port in stack["services"]["otel-collector"]["ports"]}
     assert listens == {f"0.0.0.0:{port}" for port in published}
