@@ -84,18 +84,13 @@ test-kill: $(INSTALLED) ## Kill recording, shipping, backfilling and deleting at
 soak: $(INSTALLED) ## Break everything at random for 5 minutes, then account for every event (ARGS='--seconds 60 --seed 1')
 	@$(BIN)/python -m soak $(ARGS)
 
-# One random value for each variable that the compose file requires; never overwrites what is there.
-langfuse.env: ## Make random secrets for docker-compose.langfuse.yml
-	@umask 077; \
-	for name in $$(grep -o '[$$]{[A-Z_]*:?' docker-compose.langfuse.yml | tr -d '$${:?' | sort -u); do \
-	    case $$name in \
-	        LANGFUSE_PUBLIC_KEY) prefix=pk-lf- ;; \
-	        LANGFUSE_SECRET_KEY) prefix=sk-lf- ;; \
-	        *) prefix= ;; \
-	    esac; \
-	    echo "$$name=$$prefix$$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"; \
-	done > $@
-	@echo "$@ written. Start the stack: docker compose --env-file $@ -f docker-compose.langfuse.yml up -d --wait"
+.env: ## Make random secrets for docker-compose.langfuse.yml, once
+	@deploy/make-env.sh $@
+	@echo "Start LangFuse: docker compose -f docker-compose.langfuse.yml up -d --wait"
+
+langfuse.env: ## The same into a file of another name, for --env-file
+	@deploy/make-env.sh $@
+	@echo "Start LangFuse: docker compose --env-file $@ -f docker-compose.langfuse.yml up -d --wait"
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds

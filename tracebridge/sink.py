@@ -47,6 +47,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     visibility_lag_s: float = 0.0
     """How many seconds may pass, as a rule, between acceptance and the span being readable."""
     losses: tuple[Loss, ...] = ()
+    billable_units: Callable[[int, int], int] | None = None
+    """What the operator of such a backend counts so many traces and so many spans as for the bill, if anything."""
 
 
 class Outcome(Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
@@ -36,6 +37,9 @@ class LangfuseSinkType:
             readable=True,
             visibility_lag_s=_own(settings).visibility_lag,
             losses=LOSSES,
+            # https://langfuse.com/docs/administration/billable-units: traces, observations and scores alike, and
+            # tracebridge sends no scores
+            billable_units=operator.add,
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:

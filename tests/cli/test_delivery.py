@@ -97,8 +97,8 @@ def test_backfill_accounts_for_what_it_delivered_as_text_and_as_json(
 
     second = run("--config", workplace.config, "backfill", old, "--json")
     told = json.loads(second.out)
-    assert set(told) == {"sessions", "sinks"}
-    keys = {"sink", "endpoint", "spans", "events", "dead", "left", "trouble"}
+    assert {"sessions", "runs", "turns", "events", "broken", "unread", "sinks"} <= set(told)
+    keys = {"sink", "endpoint", "spans", "found", "events", "dead", "left", "left_is_exact", "trouble"}
     assert [set(sink) for sink in told["sinks"]] == [keys, keys]
     assert {sink["sink"]: sink["spans"] for sink in told["sinks"]} == {"langfuse": 26, "otel": 0}
 
@@ -138,8 +138,13 @@ def test_status_agrees_with_the_journal_before_and_after_delivery(
 
     size = layout.events_file(fed.trace_dir / "session-s").stat().st_size
     before = status()
-    nothing_wrong = {"broken_lines": 0, "lost_events": {}}
-    assert before[str(fed.trace_dir)] == {"folder": str(fed.trace_dir), "sessions": 1, "bytes": size, **nothing_wrong}
+    nothing_wrong = {"is_gone": False, "broken_lines": 0, "lost_events": {}}
+    assert before[str(fed.trace_dir)] == {
+        "folder": str(fed.trace_dir),
+        "sessions": 1,
+        "bytes": size,
+        **nothing_wrong,
+    }
     for sink in ("langfuse", "otel"):
         assert (before[sink]["state"], before[sink]["unread_bytes"]) == ("never shipped", size)
 
@@ -147,7 +152,7 @@ def test_status_agrees_with_the_journal_before_and_after_delivery(
     after = status()
     events = event_counts(fed.trace_dir).total() + event_counts(old).total()
     old_bytes = sum(file.stat().st_size for file in old.rglob("events.jsonl"))
-    one_broken = {"broken_lines": 1, "lost_events": {}}
+    one_broken = {"is_gone": False, "broken_lines": 1, "lost_events": {}}
     assert after[str(old)] == {
         "folder": str(old),
         "sessions": len(journal_events(old)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.delivery.rig import write_session
 from tests.waiting import until
 from tests.workplace import COMMAND_TIMEOUT_S, ROOT, Workplace, both, environment, otel
 from tracebridge.devserver import DevServer
@@ -103,21 +105,39 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(tmp_path: Path, devserver: D
     piped = workplace.run("backfill", old)
     assert (piped.returncode, piped.stderr) == (0, "")
 
+    shown, out = on_terminal(workplace, "validate", "--json")
+    assert "validating langfuse" in shown
+    assert "2/2 sessions" in shown
+    assert out.startswith(b"[")
+
+
+def test_the_bar_of_a_backfill_tells_how_far_it_is_and_how_long_the_rest_takes(
+    tmp_path: Path, devserver: DevServer
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"otel": otel(devserver)}, max_content_length=None)
+    for number in range(8):
+        path = write_session(tmp_path / "old", f"s-{number}", turns=4, at="2026-02-06T22:10:00Z")
+        path.write_text(path.read_text().replace("answer", "answer " * 40_000))
+    shown, out = on_terminal(workplace, "backfill", tmp_path / "old", "--max-rps", "2")
+    assert "reading" in shown
+    assert re.search(r"delivering .*[\d,]+/[\d,]+ bytes \(\d+ %\), \d+ s left", shown), shown[-2_000:]
+    assert b"otel: 72 spans of 144 events delivered" in out
+
+
+def on_terminal(workplace: Workplace, *arguments: str | Path) -> tuple[str, bytes]:
+    """What a command shows on a terminal, which is its standard error, and what it prints."""
     terminal, end = pty.openpty()
     with subprocess.Popen(
-        workplace.command("validate", "--json"),
+        workplace.command(*arguments),
         cwd=workplace.folder,
-        env=environment(TERM="xterm"),
+        env=environment(TERM="xterm", COLUMNS="200"),
         stdout=subprocess.PIPE,
         stderr=end,
     ) as program:
         os.close(end)
         shown = read_terminal(terminal)
         assert program.stdout is not None
-        out = program.stdout.read()
-    assert "validating langfuse" in shown
-    assert "2/2 sessions" in shown
-    assert out.startswith(b"[")
+        return shown, program.stdout.read()
 
 
 def read_terminal(terminal: int) -> str:

@@ -298,6 +298,9 @@ def test_a_plug_in_that_cannot_be_loaded_is_named_and_costs_the_others_nothing(
         assert code == (0 if command == ["status"] else 1), command
         assert words in told.out + told.err + (caplog.text if command == ["ship"] else ""), command
     assert main(["--config", str(configuration), "ship", "--sink", "good"]) == 0
+    old = str(tmp_path / "traces")
+    assert main(["--config", str(configuration), "backfill", old]) == 1
+    assert main(["--config", str(configuration), "backfill", old, "--sink", "good"]) == 0
 
 
 def test_a_spool_deletes_nothing_that_a_defective_plug_in_may_be_owed(tmp_path: Path, site: Path) -> None:

@@ -280,6 +280,71 @@ def test_a_copied_folder_is_not_sent_again(rig: Rig, tmp_path: Path) -> None:
     assert rig.stored_names() == expected_names("a")
 
 
+def copied(rig: Rig, folder: Path, session: str) -> Path:
+    """A copy of a session as it is now, in a folder that is backfilled from now on."""
+    shutil.copytree(rig.trace_dir / f"session-{session}", folder / f"session-{session}")
+    state = rig.state()
+    state.folder(rig.trace_dir)
+    state.backfill(folder)
+    state.close()
+    return folder / f"session-{session}" / "events.jsonl"
+
+
+def test_a_copy_is_not_sent_again_though_nobody_can_be_asked(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    copied(rig, tmp_path / "copy", "a")
+    copied(rig, tmp_path / "second copy", "a")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+    assert rig.counters()["found_spans"] == 2 * len(expected_names("a"))
+    assert rig.account().unaccounted_events == 0
+
+
+def test_a_copy_is_not_sent_again_while_what_was_sent_does_not_show(rig: Rig, tmp_path: Path) -> None:
+    write_session(rig.trace_dir, "a")
+    rig.backend.answers.hidden.add("a")
+    rig.ship()
+    copied(rig, tmp_path / "copy", "a")
+    rig.ship()
+    rig.backend.answers.hidden.clear()
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_of_two_copies_in_backfilled_folders_one_is_sent(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    copied(rig, tmp_path / "copy", "a")
+    copied(rig, tmp_path / "second copy", "a")
+    shutil.rmtree(rig.trace_dir / "session-a")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+
+
+def test_the_past_of_a_session_is_sent_though_the_trace_folder_has_another_part_of_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    write_session(rig.trace_dir, "a")
+    copied(rig, tmp_path / "past", "a")
+    shutil.rmtree(rig.trace_dir / "session-a")
+    write_session(rig.trace_dir, "a", run_id="run-2")
+    rig.ship()
+    assert rig.stored_names() == sorted(2 * expected_names("a"))
+
+
+def test_a_copy_of_a_run_that_goes_on_is_left_to_the_original_as_a_whole(tmp_path: Path) -> None:
+    """The copy ends with an open turn, which is over long since by the copy, and which the original ends."""
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    lines = [text + "\n" for text in session_lines("a", 3, "search", end=True, at=LONG_AGO)]
+    path = layout.events_file(layout.session_folder(rig.trace_dir, "a"))
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(lines[:3]))
+    copied(rig, tmp_path / "copy", "a")
+    path.write_text("".join(lines))
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+
+
 @pytest.mark.parametrize("is_watched", [True, False])
 def test_a_journal_that_was_deleted_and_begun_anew_with_events_of_the_old_one_repeats_none_of_them(
     rig: Rig, is_watched: bool

@@ -193,9 +193,12 @@ def test_a_session_in_two_folders_is_compared_as_one(rig: Rig, tmp_path: Path) -
     assert (verdict.exit_code, verdict.sessions, verdict.equal) == (0, 1, 3 + 5)
 
 
-def test_a_run_that_was_sent_from_two_copies_of_its_journal_is_a_duplicate(rig: Rig, tmp_path: Path) -> None:
+def test_a_run_that_was_sent_from_two_journals_is_a_duplicate(rig: Rig, tmp_path: Path) -> None:
     write_session(rig.trace_dir, "a")
     shutil.copytree(rig.trace_dir / "session-a", tmp_path / "old" / "session-a")
+    # else it would be known for a copy
+    copy = tmp_path / "old" / "session-a" / "events.jsonl"
+    copy.write_text("\n" + copy.read_text())
     state = rig.state()
     state.folder(tmp_path / "old")
     state.close()

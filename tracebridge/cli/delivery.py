@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from tracebridge.cli.progress import progress
+from tracebridge.cli.progress import Bar, progress
+from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
     from tracebridge.delivery.background import BackgroundShipper
+    from tracebridge.delivery.backlog import Left
     from tracebridge.delivery.records import Account
     from tracebridge.delivery.state import State
 
 
+INTERRUPTED: Final = 130
+"""The exit code of a command that Ctrl-C has ended, as shells have it."""
 _LOOK_EVERY_S: Final = 0.5
 
 
@@ -29,14 +34,26 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     spans: int
     """Spans that it took over."""
+    found: int
+    """Spans that it turned out to hold already, or to get from the original of what is a copy."""
     events: int
-    """Events that those spans were made of."""
+    """Events that all those spans were made of."""
     dead: int
     """Spans that it refused and that are dead letters now."""
     left: int
     """Events that it has not taken yet."""
+    left_is_exact: bool
+    """Whether those were counted to the end; if not, there are at least so many."""
     trouble: str
     """What keeps it from taking them; empty while it works."""
+
+
+class InterruptedDeliveryError(TracebridgeError):
+    """Somebody pressed Ctrl-C; what is delivered stays delivered, and the rest is in the journals."""
+
+    def __init__(self, delivered: list[Delivered]) -> None:
+        super().__init__("interrupted")
+        self.delivered = delivered
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,43 +69,76 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
 
 
-def deliver_all(settings: Settings, patience_s: float) -> list[Delivered]:
-    """Deliver everything; give up when for `patience_s` seconds no sink has taken anything."""
+def deliver_all(
+    settings: Settings, patience_s: float, *, max_rps: float | None = None, lines_every_s: float | None = None
+) -> list[Delivered]:
+    """Deliver everything; give up when for `patience_s` seconds no sink has taken anything.
+
+    Each sink is sent at most `max_rps` requests a second. `lines_every_s` is as for `progress`.
+
+    Raises:
+        InterruptedDeliveryError: it was interrupted before the end.
+    """
     from tracebridge.delivery.background import BackgroundShipper
+    from tracebridge.delivery.backlog import Left
     from tracebridge.delivery.pace import FullSpeed
 
     with _state(settings) as state:
         before = list(_targets(settings, state))
-    shipper = BackgroundShipper(settings, FullSpeed)
+    shipper = BackgroundShipper(settings, lambda: FullSpeed(max_rps))
     shipper.start()
-    total, moved_at, confirmed = 0, time.monotonic(), -1
-    with progress("delivering", "bytes") as bar:
-        while left := _flush(shipper):
-            pending = shipper.pending_bytes()
-            total = max(total, pending)
-            bar.update(total - pending, total)
-            now_confirmed = _confirmed(settings)
-            if now_confirmed != confirmed:
-                confirmed, moved_at = now_confirmed, time.monotonic()
-            elif time.monotonic() - moved_at > patience_s or shipper.is_hopeless():
-                break
-    troubles = shipper.troubles()
-    lefts = shipper.pending_by_sink() if left else {}
-    shipper.close()
+    is_interrupted = False
+    try:
+        with progress("delivering", "bytes", lines_every_s) as bar:
+            # a limit may keep a sink waiting by itself
+            left = _deliver(settings, shipper, patience_s + (2 / max_rps if max_rps else 0.0), bar)
+        lefts = {name: Left(events) for name, events in shipper.pending_by_sink().items()} if left else {}
+        troubles = shipper.troubles()
+        shipper.close()
+    except KeyboardInterrupt:
+        is_interrupted, troubles = True, shipper.troubles()
+        # counted no longer than somebody likes to wait who has pressed Ctrl-C
+        lefts = shipper.close()
     with _state(settings) as state:
-        return [_delivered(state, was, troubles, lefts) for was in before]
+        delivered = [_delivered(state, was, troubles, lefts) for was in before]
+    if is_interrupted:
+        raise InterruptedDeliveryError(delivered)
+    return delivered
 
 
-def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict[str, int]) -> Delivered:
+def _deliver(settings: Settings, shipper: BackgroundShipper, patience_s: float, bar: Bar) -> bool:
+    """Wait until everything is delivered, or nothing more will be; whether something is left."""
+    total, moved_at, confirmed = 0, time.monotonic(), -1
+    while _flush(shipper):
+        pending = shipper.pending_bytes()
+        total = max(total, pending)
+        bar.update(total - pending, total)
+        now_confirmed = _confirmed(settings)
+        if now_confirmed != confirmed:
+            confirmed, moved_at = now_confirmed, time.monotonic()
+        elif time.monotonic() - moved_at > patience_s or shipper.is_hopeless():
+            return True
+    return False
+
+
+def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict[str, Left]) -> Delivered:
     account, sink = state.account(was.target), was.account.sink
+    left = lefts.get(sink)
+
+    def more(counter: str) -> int:
+        return account.counters.get(counter, 0) - was.account.counters.get(counter, 0)
+
+    found = more("found_spans")
     return Delivered(
         sink=sink,
         endpoint=account.endpoint,
-        spans=account.counters.get("confirmed_spans", 0) - was.account.counters.get("confirmed_spans", 0),
-        events=account.counters.get("confirmed_events", 0) - was.account.counters.get("confirmed_events", 0),
+        spans=more("confirmed_spans") - found,
+        found=found,
+        events=more("confirmed_events"),
         # some that were dead before may have been sent again
         dead=state.dead.count_after(was.target, was.account.latest_dead),
-        left=lefts.get(sink, 0),
+        left=left.events if left else 0,
+        left_is_exact=left is None or left.is_exact,
         trouble=troubles.get(sink, ""),
     )
 
@@ -110,14 +160,23 @@ def exit_code_of(delivered: list[Delivered]) -> int:
 def print_delivered(delivered: list[Delivered]) -> None:
     """Print the account for people."""
     for one in delivered:
-        sent = f"{one.spans:,} spans of {one.events:,} events" if one.spans else "nothing new"
+        of = f" of {one.events:,} events" if one.events else ""
+        sent = f"{one.spans:,} spans{of}" if one.spans else "nothing new"
         print(f"{one.sink}: {sent} delivered to {one.endpoint}")
+        if one.found:
+            print(f"  {one.found:,} spans were not sent, because it holds them already or gets them from elsewhere")
         if one.dead:
             print(f"  {one.dead:,} spans were refused and are dead letters: see `tracebridge status`")
         if one.trouble:
             print(f"  {one.trouble}")
         if one.left:
-            print(f"  {one.left:,} events are left; they stay in the journal and are delivered the next time")
+            at_least = "" if one.left_is_exact else "at least "
+            print(f"  {at_least}{one.left:,} events are left; they stay in the journal and are delivered the next time")
+
+
+def say_how_to_go_on() -> None:
+    """After Ctrl-C."""
+    print("interrupted: run the same command again to go on where it stopped", file=sys.stderr)
 
 
 class _Before(NamedTuple):

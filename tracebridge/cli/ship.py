@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
-from tracebridge.cli.delivery import add_options, deliver_all, exit_code_of, print_delivered
+from tracebridge.cli.delivery import (
+    INTERRUPTED,
+    InterruptedDeliveryError,
+    add_options,
+    deliver_all,
+    exit_code_of,
+    print_delivered,
+    say_how_to_go_on,
+)
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
@@ -64,12 +72,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.until_idle:
         return _until_idle(settings, detached=arguments.detach)
 
-    delivered = deliver_all(settings, arguments.patience)
+    try:
+        delivered = deliver_all(settings, arguments.patience)
+        code = exit_code_of(delivered) if are_all_usable else 1
+    except InterruptedDeliveryError as interrupted:
+        delivered, code = interrupted.delivered, INTERRUPTED
     if arguments.json:
         print_json(delivered)
     else:
         print_delivered(delivered)
-    return exit_code_of(delivered) if are_all_usable else 1
+    if code == INTERRUPTED:
+        say_how_to_go_on()
+    return code
 
 
 def _follow(settings: Settings) -> int:

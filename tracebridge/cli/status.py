@@ -76,6 +76,8 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What there is in one folder."""
 
     folder: str
+    is_gone: bool
+    """Whether it was backfilled, and is not there any more."""
     sessions: int
     bytes: int
     broken_lines: int
@@ -121,12 +123,14 @@ def status_of(settings: Settings) -> Status:
 
     state = State(layout.state_file(settings.trace_dir))
     try:
-        state.folder(settings.trace_dir)
+        own = state.folder(settings.trace_dir)
         problems = state.problems()
         broken = Counter(folder for folder, *_ in problems)
         sinks, defective = _sinks_of(settings, state)
         return Status(
-            journals=[_journal_status(path, broken[path]) for path in state.folders().values()],
+            journals=[
+                _journal_status(path, broken[path], is_own=number == own) for number, path in state.folders().items()
+            ],
             sinks=sinks,
             defective=defective,
             switched_off=still_owed(state, settings),
@@ -143,6 +147,8 @@ def print_status(found: Status) -> None:
     """Print the status for people."""
     for journal in found.journals:
         print(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
+        if journal.is_gone:
+            print("  gone      it was backfilled, and is not there any more; `tracebridge forget --folder` gives it up")
         for why, count in journal.lost_events.items():
             print(f"  lost      {count:,} events could not be written ({why})")
     for sink in found.sinks:
@@ -187,7 +193,7 @@ def _print_sink(sink: SinkStatus) -> None:
         print(f"  shipper   process {sink.shipper_pid}")
 
 
-def _journal_status(path: Path, broken_lines: int) -> JournalStatus:
+def _journal_status(path: Path, broken_lines: int, *, is_own: bool) -> JournalStatus:
     from tracebridge.delivery.backlog import size_of
     from tracebridge.journal import layout
     from tracebridge.journal.lost import lost_events
@@ -195,6 +201,7 @@ def _journal_status(path: Path, broken_lines: int) -> JournalStatus:
     sizes = [size_of(layout.events_file(folder)) for folder in layout.session_folders(path)]
     return JournalStatus(
         folder=str(path),
+        is_gone=not is_own and not path.is_dir(),
         sessions=len(sizes),
         bytes=sum(sizes),
         broken_lines=broken_lines,
@@ -220,7 +227,7 @@ def _sinks_of(settings: Settings, state: State) -> tuple[list[SinkStatus], list[
 
 
 def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: State) -> SinkStatus:
-    from tracebridge.delivery.accounting import account_for
+    from tracebridge.delivery.accounting import accounting_of
     from tracebridge.delivery.backlog import Backlog
     from tracebridge.delivery.lock import shipper_lock
     from tracebridge.delivery.records import Condition
@@ -228,8 +235,8 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
     target = state.target(sink.name, endpoint)
     with state.moment():
         account = state.account(target)
-        events = account_for(state, target, sink.policy)
-        unread_bytes = Backlog(state, target, sink.policy).unread_bytes()
+        unread = list(Backlog(state, target, sink.policy).unread())
+    events = accounting_of(state, sink.policy, account, unread)
     condition = account.condition or Condition(state="never shipped", detail="", since_ns=0)
     return SinkStatus(
         name=sink.name,
@@ -244,7 +251,7 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
         delivered_spans=account.counters.get("confirmed_spans", 0),
         delivered_events=events.confirmed,
         in_flight_spans=account.in_flight_spans,
-        unread_bytes=unread_bytes,
+        unread_bytes=sum(session.size - session.offset for session in unread),
         dead_spans=account.dead_spans,
         rejected=account.dead_by_reason,
         discarded_spans=account.counters.get("discarded_spans", 0),

@@ -1,8 +1,15 @@
-"""Times as the commands print them."""
+"""Times as the commands print and take them."""
 
 from __future__ import annotations
 
+import argparse
+import re
 from datetime import UTC, datetime
+from typing import Final
+
+from tracebridge.event import NotAnEventError, timestamp_ns
+
+_MONTH: Final = re.compile(r"\d{4}-\d{2}")
 
 
 def as_text(time_ns: int) -> str:
@@ -11,8 +18,24 @@ def as_text(time_ns: int) -> str:
 
 
 def as_age(seconds: float) -> str:
-    """A time that has passed, as people say it, e.g. `3 min`."""
+    """A time that has passed, or is to pass, as people say it, e.g. `3 min`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def time_given(text: str) -> int:
+    """An argument that names a moment, in nanoseconds since the epoch: `2026-02`, `2026-02-06`, or with a time of day.
+
+    Without a zone it is UTC; without a day the first, and without a time of day midnight.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    try:
+        return timestamp_ns(f"{text}-01" if _MONTH.fullmatch(text) else text)
+    except NotAnEventError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 2026-02, 2026-02-06 or 2026-02-06T22:10:00Z"
+        ) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from tracebridge.delivery.backlog import Backlog, Unread, lines_of
+from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.records import Account
 from tracebridge.delivery.state import State
 from tracebridge.event import NotAnEventError, timestamp_ns
 from tracebridge.journal import layout
@@ -58,6 +60,11 @@ def account_for(state: State, target: int, policy: Policy) -> Accounting:
     with state.moment():
         unread = list(Backlog(state, target, policy).unread())
         account = state.account(target)
+    return accounting_of(state, policy, account, unread)
+
+
+def accounting_of(state: State, policy: Policy, account: Account, unread: Sequence[Unread]) -> Accounting:
+    """Tell it of a target's account and unread sessions that are known already, both of one moment."""
     unread_events = sum(lines_of(session.path, session.offset) for session in unread)
     left_out = sum(lines_of(path) for path in _left_out(state, policy))
     times = [account.in_flight_since_ns, *map(_first_unread_ns, unread)]
@@ -79,10 +86,12 @@ def _left_out(state: State, policy: Policy) -> Iterator[Path]:
     """The journals that the policy's sampling leaves out."""
     if policy.sample_rate >= 1.0:
         return
-    for path in state.folders().values():
+    choice = Choice(state.choices())
+    for number, path in state.folders().items():
         for folder in layout.session_folders(path):
-            if not keeps_session(policy, layout.session_id_of(folder)):
-                yield layout.events_file(folder)
+            events = layout.events_file(folder)
+            if not keeps_session(policy, layout.session_id_of(folder)) and choice.takes(number, events):
+                yield events
 
 
 class _Timed(msgspec.Struct):

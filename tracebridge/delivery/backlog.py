@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from tracebridge.config import SinkSettings
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.state import State
 from tracebridge.delivery.state_file import BUSY_S
 from tracebridge.journal import layout
@@ -52,6 +53,7 @@ class Backlog:
 
     def unread(self) -> Iterator[Unread]:
         """The sessions of which a part was not read, in no order."""
+        choice = Choice(self._state.choices())
         for number, path in self._state.folders().items():
             positions = self._state.positions(self._target, number)
             for folder in _session_folders(path):
@@ -59,12 +61,12 @@ class Backlog:
                 size, offset = size_of(events), positions.get(folder.name, 0)
                 if size < offset:
                     offset = 0  # another file has taken the place of the one that was read
-                if size > offset and keeps_session(self._policy, layout.session_id_of(folder)):
+                if (
+                    size > offset
+                    and keeps_session(self._policy, layout.session_id_of(folder))
+                    and choice.takes(number, events)
+                ):
                     yield Unread(events, offset, size)
-
-    def unread_bytes(self) -> int:
-        """How many bytes were not read."""
-        return sum(session.size - session.offset for session in self.unread())
 
     def left(self, deadline: float | None = None) -> Left:
         """How many events the backend has not taken, but for those that were read and whose spans are still open.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -62,7 +62,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.batches or self.advances or self.problems)
 
 
-Held = Callable[[SessionKey, SessionStream], frozenset[SpanId] | None]
+Held = Callable[[SessionKey, SessionStream], Container[SpanId] | None]
 """Which spans of a session the backend holds already; None if that cannot be told now."""
 
 
@@ -204,7 +204,7 @@ class _Reading(NamedTuple):
     key: SessionKey
     stream: SessionStream
     steps: Iterator[Step]
-    held: frozenset[SpanId]
+    held: Container[SpanId]
     may_repeat: bool
     """Whether the backend may hold more of it, and cannot be asked."""
     began_ns: int

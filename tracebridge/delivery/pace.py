@@ -1,9 +1,10 @@
-"""`Pace`: how shipper threads share the interpreter with the agent whose process they live in."""
+"""`Pace`: how shipper threads share the interpreter with their process, and how often they may ask a backend."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 SLICE_S: Final = 50e-6
@@ -20,6 +21,14 @@ class Pace(Protocol):
 
     def idle(self) -> None:
         """Before waiting for something: others may work meanwhile."""
+        ...
+
+    def request_wait_s(self) -> float:
+        """How long the next request must be put off, in seconds; 0 if it may be sent now."""
+        ...
+
+    def request(self) -> None:
+        """A request is being sent."""
         ...
 
 
@@ -61,12 +70,33 @@ class Unhurried:
             self._has_turn = False
             self._turns.lock.release()
 
+    def request_wait_s(self) -> float:
+        """Never."""
+        return 0.0
+
+    def request(self) -> None:
+        """Do nothing."""
+
 
 class FullSpeed:
-    """Never rests: for a process that does nothing but ship."""
+    """Never rests: for a process that does nothing but ship. It may be held to so many requests a second."""
+
+    def __init__(self, max_rps: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`max_rps`, above 0, may be a fraction. `clock` gives seconds."""
+        self._every_s = 1 / max_rps if max_rps else 0.0
+        self._clock = clock
+        self._not_before = float("-inf")
 
     def tick(self) -> None:
         """Do nothing."""
 
     def idle(self) -> None:
         """Do nothing."""
+
+    def request_wait_s(self) -> float:
+        """Until a whole interval has passed since the last one: what was not used is not made up for."""
+        return max(0.0, self._not_before - self._clock()) if self._every_s else 0.0
+
+    def request(self) -> None:
+        """Begin an interval."""
+        self._not_before = self._clock() + self._every_s

@@ -2,16 +2,19 @@
 
 A state that is new, because it is the first or because the one before it was lost, does not know what was sent from
 the journals that are older than itself. Where the backend can be read, it is asked before anything of them is sent.
+Of a backfilled session that is a copy of one that is delivered from another folder nothing is sent, and nobody asked.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Container
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import SessionKey
@@ -23,8 +26,19 @@ from tracebridge.sink import Capabilities, Query
 
 _LONGEST_FIRST_LINE: Final = 1 << 20
 
+_COMPARED_AT_ONCE: Final = 1 << 20
+
 SpanId = tuple[str, str]
 """Trace id and span id."""
+
+
+class _Everything(Container[SpanId]):
+    def __contains__(self, span_id: object) -> bool:
+        return True
+
+
+EVERYTHING: Final = _Everything()
+"""All spans there are."""
 
 
 class Prior:
@@ -54,8 +68,10 @@ class Prior:
         if not had_shipper and not _has_namesake(state, target) and _all_announced(trace_dir):
             state.knows_all(target)
 
-    def held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
+    def held(self, key: SessionKey, stream: SessionStream) -> Container[SpanId] | None:
         """The spans that the backend holds of what `stream` reads next; None if that cannot be told now.
+
+        Those that it gets from the original of a copy count as held.
 
         Raises:
             BackendError: the backend could not be read.
@@ -63,6 +79,8 @@ class Prior:
         if stream.is_new:
             stream.is_new = False
             stream.prior_end = _prior_end(stream.path, self._known_since_ns(key.folder))
+        if key.folder != self._main_folder and self._is_copy(key, stream.path):
+            return EVERYTHING
         if not stream.may_be_held_already:
             return frozenset()
         if not self._capabilities.readable:
@@ -83,6 +101,19 @@ class Prior:
     def _shown(self, session_id: str) -> frozenset[SpanId]:
         spans = self._read_back.reader().read(Query(session_id=session_id, ids_only=True))
         return frozenset((span.trace_id, span.span_id) for span in spans)
+
+    def _is_copy(self, key: SessionKey, path: Path) -> bool:
+        """Whether another folder holds the same session and all of its events, byte for byte, from the beginning on.
+
+        What is in the trace folder is no copy, and of two others one is: else they would leave it to each other.
+        """
+        choice = Choice(self._state.choices())
+        for number, folder in self._state.folders().items():
+            events = layout.events_file(folder / key.name)
+            is_first = number == self._main_folder or (number < key.folder and choice.takes(number, events))
+            if number != key.folder and is_first and _begins_with(events, path):
+                return True
+        return False
 
     def _shows_what_was_sent(self, key: SessionKey, stream: SessionStream) -> bool:
         """Whether what was sent before this began, or before the file was replaced, has had the time to show."""
@@ -132,3 +163,17 @@ def _all_announced(trace_dir: Path) -> bool:
     """Whether every session of a folder was begun by a writer of ours since `opened.log` was."""
     announced = set(OpenedLog(trace_dir).tail().names)
     return all(folder.name in announced for folder in layout.session_folders(trace_dir))
+
+
+def _begins_with(file: Path, beginning: Path) -> bool:
+    """Whether one file begins with all that another one holds."""
+    try:
+        with file.open("rb") as longer, beginning.open("rb") as shorter:
+            if os.fstat(longer.fileno()).st_size < os.fstat(shorter.fileno()).st_size:
+                return False
+            while chunk := shorter.read(_COMPARED_AT_ONCE):
+                if longer.read(len(chunk)) != chunk:
+                    return False
+            return True
+    except OSError:
+        return False

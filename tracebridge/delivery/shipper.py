@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Container
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -28,7 +29,7 @@ from tracebridge.delivery.health import Health
 from tracebridge.delivery.lookup import find_span
 from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
-from tracebridge.delivery.prior import Prior, SpanId
+from tracebridge.delivery.prior import EVERYTHING, Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
 from tracebridge.delivery.rules import Rules
@@ -220,10 +221,13 @@ class Shipper:
 
     def _until_next_look(self) -> float:
         """In seconds; while there is no room an answer will end the wait."""
-        return max(0.0, self._look_at - time.monotonic()) if self._has_room() else LOOK_EVERY_S
+        return max(0.0, self._look_at - time.monotonic()) if self._has_room() else self._until_room()
 
     def _until_next_sending(self) -> float:
-        return self._outbox.wait_s(time.monotonic()) if self._has_room() else LOOK_EVERY_S
+        return self._outbox.wait_s(time.monotonic()) if self._has_room() else self._until_room()
+
+    def _until_room(self) -> float:
+        return min(LOOK_EVERY_S, self._pace.request_wait_s() or LOOK_EVERY_S)
 
     def _send_ready(self, *, also_suspects: bool) -> None:
         while self._has_room() and not self._health.is_held_back:
@@ -235,6 +239,9 @@ class Shipper:
             self._send(batch)
 
     def _has_room(self) -> bool:
+        if self._pace.request_wait_s() > 0:
+            # nothing is read that could not be sent: it would have to be kept
+            return False
         # after trouble, one at a time until the backend has taken something
         if len(self._settlement) >= MAX_UNSETTLED or not self._health.is_trusted:
             # those that wait for their fate need something that is sent later, by which it can be told
@@ -285,6 +292,7 @@ class Shipper:
         if not batch.parts:
             batch = msgspec.structs.replace(batch, parts=self._state.parts(batch))
         batch = self._state.set_fate(batch, "unknown")
+        self._pace.request()
         request = self._sink.join(batch.parts)
         future = self._senders.submit(self._sink.deliver, request)
         self._sending[future] = _Sent(batch, self._clock.now(), time.monotonic(), len(request))
@@ -489,14 +497,14 @@ class Shipper:
             )
             self._send_again_unproven(batch, len(batch.refs))
 
-    def _held(self, key: SessionKey, stream: SessionStream) -> frozenset[SpanId] | None:
+    def _held(self, key: SessionKey, stream: SessionStream) -> Container[SpanId] | None:
         """What the backend holds of a session that this state did not see from its beginning."""
         try:
             held = self._prior.held(key, stream)
         except BackendError as error:
             self._cannot_read_back(error)
             return None
-        if held:
+        if held and held is not EVERYTHING:
             self._can_read_back()
         return held
 

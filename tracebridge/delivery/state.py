@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tracebridge.delivery.choice import ALWAYS, Window
 from tracebridge.delivery.dead_letters import DeadLetters
 from tracebridge.delivery.lock import ShipperLock
 from tracebridge.delivery.records import (
@@ -64,6 +65,7 @@ Counter = Literal[
 
 _REBUILDING: Final = "_state.lock"
 """No sink's name begins with an underscore."""
+_CHOSEN: Final = "chosen of folder "
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
 
@@ -166,6 +168,41 @@ class State:
         """Every folder that is read, by number."""
         rows = self._file.db.execute("SELECT id, path FROM folder ORDER BY id")
         return {int(number): _path_of(name) for number, name in rows}
+
+    def backfill(self, path: Path, window: Window = ALWAYS) -> int:
+        """The number of a folder of which shippers, from now on, read the sessions that began in a window.
+
+        What was to be read before still is. So a folder that was to be read as a whole stays whole.
+        """
+        with self._file.transaction() as db:
+            is_known = db.execute("SELECT 1 FROM folder WHERE path = ?", (_name_of(path.resolve()),)).fetchone()
+            number = self.folder(path)
+            chosen = self.choices().get(number)
+            if window == ALWAYS:
+                db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
+            elif chosen is not None or not is_known:
+                encoded = msgspec.json.encode(sorted({window, *(chosen or ())})).decode()
+                db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_CHOSEN}{number}", encoded))
+            return number
+
+    def forget_folder(self, number: int) -> None:
+        """Read a folder no more, and give up what of it was not sent."""
+        with self._file.transaction() as db:
+            rows = db.execute("SELECT target, cursor FROM cursor WHERE folder = ?", (number,))
+            for target, encoded in rows.fetchall():
+                cursor = msgspec.msgpack.decode(encoded, type=Cursor)
+                self._count(target, "removed_events", cursor.events_read - len(cursor.checkpoint.opened))
+            for table in ("cursor", "problem"):
+                db.execute(f"DELETE FROM {table} WHERE folder = ?", (number,))
+            db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
+            db.execute("DELETE FROM folder WHERE id = ?", (number,))
+
+    def choices(self) -> dict[int, tuple[Window, ...]]:
+        """By folder, the windows in which a session must have begun to be delivered; folders without are left out."""
+        rows = self._file.db.execute("SELECT name, value FROM about WHERE name GLOB ?", (f"{_CHOSEN}*",))
+        return {
+            int(name.removeprefix(_CHOSEN)): msgspec.json.decode(value, type=tuple[Window, ...]) for name, value in rows
+        }
 
     def known_since_ns(self, target: int, backfilled: int | None = None) -> int:
         """Since when this state knows all that a target was sent: of the trace folder, or of a backfilled one."""

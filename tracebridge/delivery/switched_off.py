@@ -6,6 +6,7 @@ import msgspec
 
 from tracebridge.config import Settings
 from tracebridge.delivery.backlog import size_of
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.state import State, Target
 from tracebridge.journal import layout
 from tracebridge.policy import Policy, keeps_session
@@ -63,8 +64,12 @@ def still_owed(state: State, settings: Settings) -> list[StillOwed]:
 
 
 def _sessions(state: State, folder: int, policy: Policy) -> list[str]:
-    folders = layout.session_folders(state.folders()[folder])
-    return [session.name for session in folders if keeps_session(policy, layout.session_id_of(session))]
+    choice = Choice(state.choices())
+    return [
+        session.name
+        for session in layout.session_folders(state.folders()[folder])
+        if keeps_session(policy, layout.session_id_of(session)) and choice.takes(folder, layout.events_file(session))
+    ]
 
 
 def _unread(state: State, target: int) -> int:

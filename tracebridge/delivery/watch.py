@@ -15,6 +15,7 @@ import msgspec
 
 from tracebridge.assembler import Narrowing
 from tracebridge.assembler.deadlines import Deadlines
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
@@ -60,6 +61,7 @@ class SessionWatch:
         self._log_position = LogPosition()
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
+        self._choice = Choice(state.choices())
         self._scanned: set[int] = set()
         self._known: set[int] = set()
         self._scanned_at = 0.0
@@ -78,6 +80,9 @@ class SessionWatch:
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S and not self._found:
             self._scanned.clear()
         self._folders = self._state.folders()
+        choice = Choice(self._state.choices())
+        self._scanned.difference_update(choice.changed(self._choice))
+        self._choice = choice
         opened = self._log.tail(self._log_position)
         self._log_position = opened.position
         if opened.is_another:
@@ -156,7 +161,7 @@ class SessionWatch:
         size, position = _size_of(events), mark.position if mark else 0
         # a file that is shorter than what was read is another one, or was cut
         if size and size != position:
-            if self._keeps(path, key.name):
+            if self._keeps(key, path):
                 found.append(key.name)
                 self._found_bytes += size - position if size > position else size
         elif is_first and is_held(events):
@@ -196,7 +201,7 @@ class SessionWatch:
             return None
         self._waiting.discard(key)
         path = self._folders[key.folder]
-        if not self._keeps(path, key.name):
+        if not self._keeps(key, path):
             return None
         try:
             stream = SessionStream(
@@ -216,8 +221,11 @@ class SessionWatch:
         self._found_bytes = max(0, self._found_bytes - unread)
         return stream
 
-    def _keeps(self, path: Path, name: str) -> bool:
-        return self._policy.sample_rate >= 1.0 or keeps_session(self._policy, layout.session_id_of(path / name))
+    def _keeps(self, key: SessionKey, path: Path) -> bool:
+        folder = path / key.name
+        if self._policy.sample_rate < 1.0 and not keeps_session(self._policy, layout.session_id_of(folder)):
+            return False
+        return self._choice.takes(key.folder, layout.events_file(folder))
 
 
 def _has_work(stream: SessionStream) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
+from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.rules import rules_from_text, rules_of
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
@@ -97,8 +99,15 @@ class Validator:
         """Compare every owed session, or the one called `session_id`."""
         tally = Tally(self._sink.name, self._endpoint)
         owed = self._owed(session_id)
-        if session_id is not None and not owed:
-            tally.could_not_compare("no such session in the trace folder or in a backfilled one", session_id)
+        if session_id is not None:
+            if not owed:
+                tally.could_not_compare("no such session in the trace folder or in a backfilled one", session_id)
+        else:
+            for folder in self._gone():
+                tally.could_not_compare(
+                    f"{folder}: this backfilled folder is gone, so nothing tells what was sent from it; bring it back, "
+                    f"or give it up with `tracebridge forget --folder {shlex.quote(str(folder))}`"
+                )
         deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
         remaining = deque(owed)
         while remaining:
@@ -114,12 +123,20 @@ class Validator:
     def _owed(self, session_id: str | None) -> dict[str, list[_Journal]]:
         """The journals of every session that the sink should hold, or of the one that is asked for."""
         owed: dict[str, list[_Journal]] = {}
+        choice = Choice(self._state.choices())
         for number, path in self._state.folders().items():
             for folder in layout.session_folders(path):
                 found_id = layout.session_id_of(folder)
-                if session_id in (None, found_id) and policies.keeps_session(self._sink.policy, found_id):
+                is_owed = policies.keeps_session(self._sink.policy, found_id)
+                if session_id in (None, found_id) and is_owed and choice.takes(number, layout.events_file(folder)):
                     owed.setdefault(found_id, []).append(_Journal(number, folder))
         return owed
+
+    def _gone(self) -> list[Path]:
+        """The backfilled folders that are not there any more."""
+        folders = self._state.folders()
+        own = self._state.folder(self._trace_dir)
+        return [folder for number, folder in folders.items() if number != own and not folder.is_dir()]
 
     def _validate_session(self, session_id: str, journals: list[_Journal], deadline: float, tally: Tally) -> bool:
         """Compare one session; False if the backend cannot be read, so that going on is useless."""
