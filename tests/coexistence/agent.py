@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 import httpx
 import requests
+import urllib3
 from langfuse import Langfuse
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -52,6 +53,7 @@ def work_of_the_host(url: str, grpc_endpoint: str) -> None:
     with trace.get_tracer("host").start_as_current_span("host-request"):
         httpx.get(f"{url}/api/public/health").raise_for_status()
         requests.get(f"{url}/api/public/health", timeout=5).raise_for_status()
+        assert urllib3.request("GET", f"{url}/api/public/health").status == 200
         with grpc.insecure_channel(grpc_endpoint) as channel:
             call = channel.unary_unary("/host.Service/Call", request_serializer=None, response_deserializer=None)
             try:
@@ -86,8 +88,9 @@ def main() -> None:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{os.environ['HOST_URL']}/v1/traces")))
     trace.set_tracer_provider(provider)
     instrumented = instrument()
-    keys = {"public_key": os.environ["PUBLIC_KEY"], "secret_key": os.environ["SECRET_KEY"]}
-    langfuse = Langfuse(**keys, host=os.environ["LANGFUSE_SDK_URL"])
+    langfuse = Langfuse(
+        public_key=os.environ["PUBLIC_KEY"], secret_key=os.environ["SECRET_KEY"], host=os.environ["LANGFUSE_SDK_URL"]
+    )
     tracer = Tracer(load(Path(sys.argv[1]), {}))
 
     with trace.get_tracer("host").start_as_current_span("host-outer"):
