@@ -9,6 +9,10 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := $(VENV)-lowest
+
+# What an agent may have beside tracebridge: tests set it there.
+BESIDE := langfuse opentelemetry-sdk opentelemetry-exporter-otlp $(addprefix opentelemetry-instrumentation-,grpc httpx requests urllib3)
 
 .PHONY: help
 help: ## Show this list
@@ -17,7 +21,7 @@ help: ## Show this list
 
 # The first interpreter that runs, is new enough and can make environments. A command of that name may exist and
 # not run (version managers put placeholders on the PATH), so each one is tried.
-$(INSTALLED): pyproject.toml constraints.txt
+define make-environment
 	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
 	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        found=$$python; break; \
@@ -29,10 +33,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	    echo "      or name one: make PYTHON=/path/to/python3 ..." >&2; \
 	    exit 1; \
 	fi; \
-	echo "installing tracebridge and its tools into $(VENV), with $$("$$found" --version)"; \
-	"$$found" -m venv --clear $(VENV)
+	echo "installing tracebridge and its tools into $(1), with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(1)
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(call make-environment,$(VENV))
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	    $(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	@touch $@
+
+# What constraints-lowest.txt does not name is as in constraints.txt.
+$(LOWEST)/.installed: pyproject.toml constraints.txt constraints-lowest.txt
+	$(call make-environment,$(LOWEST))
+	@awk -F '==' '/^#/ { next } NR == FNR { lowest[tolower($$1)]; print; next } !(tolower($$1) in lowest)' \
+	    constraints-lowest.txt constraints.txt > $(LOWEST)/constraints.txt
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(LOWEST)/constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	    $(LOWEST)/bin/python -m pip install --quiet --editable '.[all,testing]' $(BESIDE) \
+	    pytest-randomly pytest-timeout pytest-xdist
 	@touch $@
 
 .PHONY: install
@@ -53,6 +71,10 @@ test-slow: $(INSTALLED) ## Run the tests that `make test` leaves out
 .PHONY: servers
 servers: $(INSTALLED) ## Build the real servers of the tests, Jaeger and a Collector, into a cache (needs Go 1.26; once)
 	@$(BIN)/python -m tests.servers
+
+.PHONY: test-lowest
+test-lowest: $(LOWEST)/.installed ## Run the adapters' tests with the lowest versions that are allowed
+	@$(LOWEST)/bin/python -m pytest -n auto tests/langfuse tests/otel tests/otlp tests/contract tests/coexistence $(ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, format and the rules of who may import what
@@ -94,5 +116,5 @@ langfuse.env: ## The same into a file of another name, for --env-file
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from tracebridge_otlp.answer import shortened
 from tracebridge_otlp.decoding import UndecodableError, decode_traces
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
+from tracebridge_otlp.untraced import untraced
 from tracebridge_otlp.wire import WireSpan
 
 _PAGE: Final = 200
@@ -130,7 +131,8 @@ class JaegerReader:
     def _get(self, url: str, parameters: dict[str, str]) -> list[WireSpan]:
         place = without_credentials(url)
         try:
-            response = self._client.get(url, params=parameters)
+            with untraced():
+                response = self._client.get(url, params=parameters)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._trouble(f"{place}: {type(error).__name__}: {error}") from None
         if response.status_code == httpx.codes.NOT_FOUND and _is_jaegers(response):

@@ -20,6 +20,7 @@ from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import partial_success, says_too_large, shortened
 from tracebridge_otlp.http_transport import Certificates, Compression
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
+from tracebridge_otlp.untraced import untraced
 
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _STATUS_DETAILS: Final = "grpc-status-details-bin"
@@ -110,7 +111,8 @@ class GrpcTransport:
     def post(self, body: bytes) -> Receipt:
         """Send one request and tell what became of it; never raises, never retries."""
         try:
-            response = self._export(body, timeout=self._timeout_s, metadata=self._metadata)
+            with untraced():
+                response = self._export(body, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             receipt = receipt_of_call(_failure_of(error))
         except ValueError as error:

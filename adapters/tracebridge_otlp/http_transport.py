@@ -18,6 +18,7 @@ from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, otlp_success, receipt_of, shortened
 from tracebridge_otlp.bounded_network import BoundedNetwork, Resolver
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
+from tracebridge_otlp.untraced import untraced
 
 Compression = Literal["gzip", "none"]
 
@@ -98,7 +99,7 @@ class HttpTransport:
         """Send one request and tell what became of it; never raises, never retries, follows no redirect."""
         content = gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0) if self._compression == "gzip" else body
         try:
-            with self._network.bounded(self._timeout_s):
+            with untraced(), self._network.bounded(self._timeout_s):
                 answer = self._exchange(content)
             receipt = receipt_of(answer, now_s=self._clock(), read_success=self._read_success)
         except Exception as error:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-Answer = Callable[[str, dict[str, str]], tuple[int, Any]]
-"""Path and query parameters to status and JSON body."""
+
+class Reply(NamedTuple):
+    """An answer that is more than a status and JSON."""
+
+    status: int
+    body: Any
+    """JSON, but for bytes, which are sent as they are."""
+    headers: Mapping[str, str] = {}
+    sent: int | None = None
+    """After how many bytes of the body the connection ends."""
+    tells_length: bool = True
+
+
+Answer = Callable[[str, dict[str, str]], tuple[int, Any] | Reply]
+"""Path and query parameters to the answer."""
 
 
 @contextmanager
@@ -21,13 +34,16 @@ def scripted(answer: Answer) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            status, body = answer(url.path, {name: values[0] for name, values in parse_qs(url.query).items()})
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json; charset=utf-8")
-            self.send_header("content-length", str(len(data)))
+            reply = Reply(*answer(url.path, {name: values[0] for name, values in parse_qs(url.query).items()}))
+            data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            self.send_response(reply.status)
+            headers = {"content-type": "application/json; charset=utf-8", **reply.headers}
+            if reply.tells_length:
+                headers["content-length"] = str(len(data))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[: reply.sent])
 
         def log_message(self, *_: object) -> None:
             """Stay quiet."""

@@ -58,10 +58,35 @@ def test_the_endpoint_shows_no_credentials() -> None:
 
 
 def test_a_missing_package_is_named_with_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "langfuse.api", None)
-    monkeypatch.delitem(sys.modules, "tracebridge_langfuse.reader", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    for module in ("reader", "api", "server_mode", "paging"):
+        monkeypatch.delitem(sys.modules, f"tracebridge_langfuse.{module}", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'tracebridge\[langfuse\]'"):
         sink_type.open_reader(SETTINGS)
+
+
+def test_the_agents_own_langfuse_package_is_neither_needed_nor_loaded(backend: DevServer) -> None:
+    """Its versions ask for versions of OpenTelemetry that the agent may not have."""
+    program = """
+import sys
+from tracebridge.secret import Secret
+from tracebridge.sink import Query
+from tracebridge_langfuse.factory import sink_type
+url, public_key, secret_key = sys.argv[1:]
+settings = sink_type.settings(host=url, public_key=public_key, secret_key=Secret(secret_key))
+sink, reader = sink_type.open_sink(settings), sink_type.open_reader(settings)
+assert sink.deliver(sink.join([])).outcome.value == "accepted"
+assert list(reader.read(Query(session_id="none"))) == []
+print(sorted({"langfuse", "pydantic", "opentelemetry.sdk", "opentelemetry.trace"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, backend.url, backend.public_key, backend.secret_key],
+        env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in ("[]", "['opentelemetry.trace']")
 
 
 def test_wrong_credentials_are_told_as_such(backend: DevServer) -> None:
