@@ -62,6 +62,9 @@ def test_the_observation_type_follows_the_attributes(attributes: dict[str, Any],
         ("Prod", "prod"),
         ("x" * 50, "x" * 40),
         ("langfuse-staging", "staging"),
+        ("langfuse_x", "x"),
+        ("LangfuseLangfuse-" + "x" * 50, "x" * 40),
+        ("langfuse", "default"),
         ("two words", "default"),
         ("", "default"),
         ("ok_env-1", "ok_env-1"),
@@ -77,6 +80,7 @@ def test_environments_are_rewritten(given: str, expected: str) -> None:
         ({"input": 3, "output": 4}, {"input": 3, "output": 4, "total": 7}),
         ({"input": 3, "cache": 4, "total": 1}, {"input": 3, "cache": 4, "total": 1}),
         ({"input": "3"}, {"input": 3, "total": 3}),
+        ({"input": "3.7 tokens", "output": "many"}, {"input": 3, "total": 3}),
         ({"input": -3, "output": 4}, {"output": 4, "total": 4}),
         ({"input": None, "output": 1.5}, {}),
         ({"input": {"nested": 1}}, {}),
@@ -133,6 +137,57 @@ def test_usage_is_invented_for_a_known_model_with_content_only() -> None:
         "total": 3,
     }
     assert stored({"langfuse.observation.model.name": "unheard-of"} | content).usage == {}
+
+
+def test_usage_is_not_invented_where_the_cost_was_given() -> None:
+    given = {
+        "langfuse.observation.model.name": "gpt-4o",
+        "langfuse.observation.input": "one two",
+        "langfuse.observation.cost_details": '{"total": 0.5}',
+    }
+    assert (stored(given).usage, stored(given).cost) == ({}, {"total": 0.5})
+
+
+SEARCH = {"type": "function", "function": {"name": "search"}}
+BOOK = {"name": "book"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('[{"role":"user"}]', {"messages": [{"role": "user"}], "tools": [SEARCH, BOOK]}),
+        ('{"a":1}', {"a": 1, "tools": [SEARCH, BOOK]}),
+        ('{"tools":[{"name":"book","x":1}]}', {"tools": [{"name": "book", "x": 1}, SEARCH]}),
+        ("Hello!", {"prompt": "Hello!", "tools": [SEARCH, BOOK]}),
+        (None, {"tools": [SEARCH, BOOK]}),
+    ],
+)
+def test_tool_definitions_in_the_metadata_are_moved_into_the_input(source: str | None, expected: Any) -> None:
+    given = {"langfuse.observation.metadata.tools": json.dumps([SEARCH, BOOK])}
+    row = stored(given if source is None else given | {"langfuse.observation.input": source})
+    assert row.input is not None
+    assert json.loads(row.input) == expected
+    assert "tools" not in row.metadata
+
+
+@pytest.mark.parametrize(("key", "value"), [("tools", ["search"]), ("tools", [SEARCH, 1]), ("llm.tools", [SEARCH])])
+def test_other_metadata_leaves_the_input_alone(key: str, value: Any) -> None:
+    name = f"langfuse.observation.metadata.{key}"
+    row = stored({name: json.dumps(value), "langfuse.observation.input": "Hello!"})
+    assert (row.input, row.metadata[key]) == ("Hello!", json.dumps(value))
+    assert stored({name: json.dumps(value), "langfuse.observation.input": "[1]"}).input == "[1]"
+
+
+def test_tool_definitions_of_the_conventions_are_moved_too() -> None:
+    given = {"gen_ai.tool.definitions": json.dumps([BOOK]), "gen_ai.input.messages": "[]"}
+    row = stored(given, scope="importer")
+    assert row.input == '{"messages":[],"tools":[{"name":"book"}]}'
+    assert "attributes.gen_ai.tool.definitions" not in row.metadata
+
+
+def test_metadata_keys_that_javascript_cannot_hold_are_lost() -> None:
+    row = stored({"langfuse.observation.metadata.": "1", "langfuse.observation.metadata.__proto__": "2"})
+    assert row.metadata.keys() == {"scope.name", "resourceAttributes.service.name"}
 
 
 def test_times_are_cut_to_milliseconds_and_filled_from_each_other() -> None:

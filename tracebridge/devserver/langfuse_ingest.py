@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
+from tracebridge.devserver.langfuse_tools import with_tools_moved
 from tracebridge.devserver.otlp import ReceivedSpan, UnstorableError, js_number, json_text
 from tracebridge.devserver.prices import Model, model_named, stored_cost, token_count
 from tracebridge.devserver.store import Observation
@@ -22,6 +23,7 @@ Attributes = dict[str, Any]
 
 _OBSERVATION_METADATA = "langfuse.observation.metadata"
 _TRACE_METADATA = "langfuse.trace.metadata"
+_LOST_METADATA_KEYS = frozenset({"", "__proto__"})
 _METADATA_PREFIXES = (_OBSERVATION_METADATA, _TRACE_METADATA, "langfuse.metadata")
 
 _TYPES = frozenset(
@@ -137,10 +139,13 @@ def observation(span: ReceivedSpan, now_ms: int, visible_ms: int) -> Observation
     """The row of one span."""
     attributes = span.attributes
     kind = observation_type(attributes)
-    source, result = _input_output(attributes)
+    given, result = _input_output(attributes)
+    source, tree = with_tools_moved(given, _metadata_tree(span))
     model = _first_text(attributes, _MODEL_NAMES)
     known = model_named(model) if model else None
-    usage = usage_details(_raw_usage(attributes)) or _counted_usage(known, source, result)
+    costs = _json_object(attributes.get("langfuse.observation.cost_details"))
+    # who says what it cost is not told how much it was
+    usage = usage_details(_raw_usage(attributes)) or ({} if costs else _counted_usage(known, source, result))
     name = _first_text(attributes, ("gen_ai.tool.name", "logfire.msg")) or span.name
     is_root = span.parent_id is None or attributes.get("langfuse.internal.is_app_root") is True
     start_ms, end_ms = _times(span, now_ms)
@@ -163,12 +168,12 @@ def observation(span: ReceivedSpan, now_ms: int, visible_ms: int) -> Observation
         completion_start_ms=_completion_start(attributes.get("langfuse.observation.completion_start_time")),
         input=source,
         output=result,
-        metadata=metadata(span),
+        metadata=_flat(tree),
         model=model,
         model_id=known.id if known else "",
         model_parameters=model_parameters(attributes),
         usage=usage,
-        cost=cost_details(_json_object(attributes.get("langfuse.observation.cost_details")), usage, known),
+        cost=cost_details(costs, usage, known),
         prompt_name=_text(attributes.get("langfuse.observation.prompt.name")) if kind == "GENERATION" else "",
         prompt_version=_prompt_version(attributes) if kind == "GENERATION" else None,
         user_id=_first_text(attributes, _USER_IDS),
@@ -197,13 +202,12 @@ def observation_type(attributes: Attributes) -> str:
 
 
 def environment(given: str) -> str:
-    """An environment as it is stored: lower case, 40 characters, else ``default``."""
-    name = given.lower()[:40].removeprefix("langfuse-")
+    """An environment as it is stored: lower case, without the server's own prefix, 40 characters, else ``default``."""
+    name = re.sub(r"^(langfuse[-_]?)+", "", given.lower())[:40]
     return name if re.fullmatch(r"[a-z0-9_-]+", name) else "default"
 
 
-def metadata(span: ReceivedSpan) -> dict[str, str]:
-    """Metadata as flat text, in the order of reading (the last one written comes first)."""
+def _metadata_tree(span: ReceivedSpan) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     if not (span.scope.name or "").startswith("langfuse-sdk"):
         tree["attributes"] = {
@@ -216,6 +220,11 @@ def metadata(span: ReceivedSpan) -> dict[str, str]:
     tree["scope"] = {name: value for name, value in scope.items() if value is not None}
     for prefix in (_OBSERVATION_METADATA, _TRACE_METADATA):
         tree |= _given_metadata(span.attributes, prefix)
+    return tree
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as flat text, in the order of reading (the last one written comes first)."""
     flat: dict[str, str] = {}
     _flatten("", tree, flat)
     return dict(reversed(flat.items()))
@@ -318,8 +327,9 @@ def _given_metadata(attributes: Attributes, prefix: str) -> dict[str, Any]:
     given = dict(_json_object(attributes.get(prefix) or attributes.get("langfuse.metadata")))
     for name, value in attributes.items():
         for start in (f"{prefix}.", "langfuse.metadata."):
-            if name.startswith(start):
-                given[name.removeprefix(start)] = value
+            key = name.removeprefix(start)
+            if name.startswith(start) and key not in _LOST_METADATA_KEYS:
+                given[key] = value
     return given
 
 
@@ -373,10 +383,8 @@ def _openai_details(raw: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _count(value: Any) -> int | None:
     if isinstance(value, str):
-        try:
-            value = js_number(float(value))
-        except (ValueError, OverflowError):
-            return None
+        digits = re.match(r"\s*[+-]?\d+", value, re.ASCII)  # as parseInt reads it: whatever follows does not matter
+        value = int(digits[0]) if digits else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
