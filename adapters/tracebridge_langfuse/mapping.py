@@ -152,6 +152,9 @@ def _attributes(span: Span, session: SessionAttributes, contents: _Contents, cou
         attributes[names.OUTPUT] = contents.output.text
     if span.remote_parent:
         attributes[names.IS_APP_ROOT] = True
+    version = span.metadata.get(names.VERSION_KEY)
+    if type(version) is str and version:
+        attributes[names.VERSION] = plain(version)
     if span.kind == "llm":
         _add_call(attributes, span, counts)
     return attributes
