@@ -42,6 +42,8 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     last_ns: int
     """Time of the run's latest event so far."""
+    answer: str = ""
+    """Names what the run's latest answer of a model said, so that the same answer once more is known."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +150,9 @@ class Assembler:
         ]
         return Checkpoint(
             opened=tuple(sorted(opened, key=lambda mark: mark.ordinal)),
-            runs=tuple(OpenRun(run_id=run.run_id, last_ns=run.last_ns) for run in self._runs.values()),
+            runs=tuple(
+                OpenRun(run_id=run.run_id, last_ns=run.last_ns, answer=run.answer) for run in self._runs.values()
+            ),
             deadline_ns=self.deadline_ns(),
         )
 
@@ -159,7 +163,7 @@ class Assembler:
         """An assembler that goes on after `checkpoint`; `opened` are the events of `checkpoint.opened`, in order."""
         assembler = cls(narrow)
         for run in checkpoint.runs:
-            assembler._begin_run(run.run_id, run.last_ns)
+            assembler._begin_run(run.run_id, run.last_ns).answer = run.answer
         for mark, event in zip(checkpoint.opened, opened, strict=True):
             assembler._reopen(assembler._runs[event.run_id], mark, event)
         for run_id, reopened in assembler._runs.items():
@@ -236,7 +240,11 @@ class Assembler:
         kind = KIND_OF[event.event_type]
         call = run.calls.take_closed_by(event, kind)
         if call is None:
+            if kind == "llm" and run.is_answer_again(event):
+                return [self._repeat(run, event, place)]
             return [self._late(kind, run, event, place)]
+        if kind == "llm":
+            run.answer = event
         return [_span(call, closing=self._narrow(event), closing_place=place)]
 
     def _single(self, run: Run, event: Event, place: Place) -> list[Span]:
@@ -267,6 +275,14 @@ class Assembler:
         else:
             ids = self._child_ids(run, event, kind, place)
         return _late_span(kind, self._narrow(event), place, ids, run.attributes)
+
+    def _repeat(self, run: Run, event: Event, place: Place) -> Span:
+        """An answer that was logged twice: an event of its own, so that what it took is not counted again."""
+        trace_id, span_id, parent_id = self._child_ids(run, event, "event", place)
+        if event.has_ids:
+            # its id may be that of the call, whose span is made
+            span_id = derived_ids.late_span_id(trace_id, span_id, place.ordinal)
+        return _span(Opening("event", self._narrow(event), place, (trace_id, span_id, parent_id), run.attributes))
 
     def _reopen(self, run: Run, mark: OpenEvent, event: Event) -> None:
         place = Place(mark.offset, mark.ordinal)
@@ -299,7 +315,9 @@ def _span(
         end_ns = incomplete_end_ns
     else:
         end_ns, start_ns = start_ns, started_ns(event)
-    fields = opening.attributes | settled(event.event_type, event.data)
+    fields = dict(opening.attributes)
+    if opening.kind != "event":
+        fields |= settled(event.event_type, event.data)
     repeats: tuple[str, ...] = ()
     if closing is not None:
         repeats = repeated(closing.event_type, closing.data, fields)
