@@ -195,7 +195,7 @@ def _completion_start(span: Span) -> str | None:
 def _cost_keys(span: Span, costs: Mapping[str, float]) -> tuple[str, ...] | None:
     if not costs:
         return None
-    return tuple(costs) if type(span.cost) is dict else ()
+    return tuple(key for key in costs if key in span.cost) if type(span.cost) is dict else ()
 
 
 def _inexact_contents(span: Span, contents: _Contents) -> dict[str, Json]:

@@ -124,6 +124,13 @@ def test_given_cost_wins_over_the_price_list_and_text_costs_nothing() -> None:
     assert cost_details({}, {"input": 10}, model_named("unheard-of")) == {}
 
 
+def test_a_given_cost_of_more_than_input_and_output_gets_no_total() -> None:
+    assert cost_details({"input": 0.5, "cache": 0.25}, {"input": 10}, model_named("gpt-4o")) == {
+        "input": 0.5,
+        "cache": 0.25,
+    }
+
+
 def test_costs_keep_twelve_decimals_and_six_digits_before_them() -> None:
     assert cost_details({"total": 0.1234567890129}, {}, None) == {"total": 0.123456789012}
     assert cost_details({"total": 1e9}, {}, None) == {"total": 999999.999999}

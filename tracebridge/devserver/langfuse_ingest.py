@@ -253,11 +253,15 @@ def usage_details(raw: Mapping[str, Any]) -> dict[str, int]:
 
 
 def cost_details(given: Mapping[str, Any], usage: Mapping[str, int], model: Model | None) -> dict[str, float]:
-    """Cost as stored: what was given, else usage times price, with a total."""
+    """Cost as stored: what was given, else usage times price.
+
+    A total is added; to what was given only if that is no more than input and output.
+    """
     costs = {key: _amount(value) for key, value in given.items() if value is not None}
+    is_summed = costs.keys() <= {"input", "output"}
     if not costs and model:
         costs = {key: count * model.prices[key] for key, count in usage.items() if key in model.prices}
-    if costs and "total" not in costs:
+    if costs and is_summed and "total" not in costs:
         costs["total"] = sum(costs.values(), Decimal(0))
     return {key: stored_cost(amount) for key, amount in costs.items()}
 
