@@ -109,7 +109,7 @@ TOOLS: Final = "tools"
 # Usage
 
 USAGE_INPUT: Final = "input"
-USAGE_CACHE_READ: Final = "input_cache_read"
+USAGE_CACHE_READ: Final = "input_cached_tokens"
 USAGE_CACHE_WRITE: Final = "input_cache_creation"
 USAGE_OUTPUT: Final = "output"
 USAGE_REASONING: Final = "output_reasoning_tokens"
@@ -123,7 +123,7 @@ USAGE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "total": (USAGE_TOTAL,),
 }
 """By meaning, as `tracebridge.usage` has them. LangFuse's usage keys exclude each other, so that the price of
-each key adds up. These are the keys that have a price in its list for OpenAI's and for Anthropic's models
+each key adds up. These are the keys that have a price in its list for OpenAI's, Anthropic's and Google's models
 alike."""
 
 # Reading
