@@ -7,7 +7,8 @@ from typing import Final
 
 from tracebridge_langfuse import exact
 
-_LOOKED_INTO: Final = ("{", "[", '"', " ")
+_LOOKED_INTO: Final = '{[" '
+_BEGINS_SCALARS: Final = "-0123456789tfn"
 _SCALAR: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 
 
@@ -21,12 +22,10 @@ def reads_as_itself(text: str) -> bool:
 
     False where that is not certain at first sight.
     """
-    return (
-        text != ""
-        and text.isprintable()
-        and not text.startswith(_LOOKED_INTO)
-        and _SCALAR.fullmatch(text.rstrip(" ")) is None
-    )
+    first = text[:1]  # nothing, which is in every text, is looked into as well
+    if first in _LOOKED_INTO or not text.isprintable():
+        return False
+    return first not in _BEGINS_SCALARS or _SCALAR.fullmatch(text.rstrip(" ")) is None
 
 
 def is_plain(text: str) -> bool:

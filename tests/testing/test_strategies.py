@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tracebridge.span import Span
 from tracebridge.testing.strategies import (
@@ -45,25 +45,24 @@ def kinds_in(span: Span) -> Iterator[str]:
                 yield "deep nesting"
 
 
+EXPECTED = {
+    *(f"{part}: {name}" for part in ("id", "value", "tag") for name in NASTY_TEXTS),
+    *(f"environment: {environment}" for environment in ("", *NASTY_ENVIRONMENTS)),
+    *(f"object: {name}" for name in NASTY_OBJECTS),
+    *("deep nesting", "integer over 2**53", "number: 1", "number: 1.0", "number: -0.0"),
+}
+
+
 def test_spans_hold_every_nasty_kind() -> None:
     seen: set[str] = set()
 
-    @settings(
-        max_examples=1_500,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=500, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(spans())
     def look(span: Span) -> None:
         seen.update(kinds_in(span))
 
-    look()
-    expected = {
-        *(f"{part}: {name}" for part in ("id", "value", "tag") for name in NASTY_TEXTS),
-        *(f"environment: {environment}" for environment in ("", *NASTY_ENVIRONMENTS)),
-        *(f"object: {name}" for name in NASTY_OBJECTS),
-        *("deep nesting", "integer over 2**53", "number: 1", "number: 1.0", "number: -0.0"),
-    }
-    assert expected <= seen, sorted(expected - seen)
+    for number in range(20):
+        if seen >= EXPECTED:
+            break
+        seed(number)(look)()
+    assert seen >= EXPECTED, sorted(EXPECTED - seen)
