@@ -100,7 +100,9 @@ def cost_details(cost: Json) -> dict[str, float]:
     given = cost if isinstance(cost, dict) else {names.USAGE_TOTAL: cost}
     costs = {key: float(amount) for key, amount in given.items() if _is_amount(amount)}
     if names.USAGE_TOTAL not in given and not costs.keys() <= _SUMMED_COSTS:
-        costs[names.USAGE_TOTAL] = sum(costs.values())
+        total = sum(costs.values())
+        if _is_amount(total):
+            costs[names.USAGE_TOTAL] = total
     return costs
 
 

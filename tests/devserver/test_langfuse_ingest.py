@@ -360,6 +360,17 @@ def test_an_attribute_without_value_loses_the_export(attributes: list[Any]) -> N
         observations(received_from_json(export(span(), span() | {"attributes": attributes})), NOW, NOW)
 
 
+def test_spans_of_more_than_a_hundred_months_lose_the_export() -> None:
+    month_ns = 31 * 86_400 * 10**9
+    spans = [
+        span(spanId=f"{number:016x}", startTimeUnixNano=str(START_NS + number * month_ns), endTimeUnixNano=str(END_NS))
+        for number in range(101)
+    ]
+    assert len(observations(received_from_json(export(*spans[:100])), NOW, NOW)) == 100
+    with pytest.raises(UnstorableError, match="100 months"):
+        observations(received_from_json(export(*spans)), NOW, NOW)
+
+
 def test_an_empty_trace_id_loses_the_export() -> None:
     with pytest.raises(UnstorableError):
         observations(received_from_json(export(span(traceId=""))), NOW, NOW)

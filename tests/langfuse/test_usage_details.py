@@ -83,6 +83,7 @@ def test_what_the_server_counts_by_itself_is_not_the_agents() -> None:
         ({"input": "x", "output": 1}, {"output": 1.0}),
         ({"input": 0.5, "cache": 0.25}, {"input": 0.5, "cache": 0.25, "total": 0.75}),
         ({"cache": 0.25, "total": None}, {"cache": 0.25}),
+        ({"cache": 60_000, "tools": 60_000}, {"cache": 60_000.0, "tools": 60_000.0}),
     ],
     ids=repr,
 )

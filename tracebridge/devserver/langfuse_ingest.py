@@ -23,6 +23,8 @@ Attributes = dict[str, Any]
 
 _OBSERVATION_METADATA = "langfuse.observation.metadata"
 _TRACE_METADATA = "langfuse.trace.metadata"
+_MOST_MONTHS = 100
+"""The table has a partition a month, and the database refuses an insert into more partitions than these."""
 _LOST_METADATA_KEYS = frozenset({"", "__proto__"})
 _METADATA_PREFIXES = (_OBSERVATION_METADATA, _TRACE_METADATA, "langfuse.metadata")
 
@@ -132,6 +134,8 @@ def observations(spans: Iterable[ReceivedSpan], now_ms: int, visible_ms: int) ->
             raise UnstorableError("a trace id is empty")
         row = observation(span, now_ms, visible_ms)
         rows[row.trace_id, row.id, row.start_ms] = row
+    if len({_month(row.start_ms) for row in rows.values()}) > _MOST_MONTHS:
+        raise UnstorableError(f"spans of more than {_MOST_MONTHS} months in one insert")
     return list(rows.values())
 
 
@@ -298,6 +302,11 @@ def xxh32(text: str) -> int:
     digest = (digest ^ digest >> 15) * primes[1] & mask
     digest = (digest ^ digest >> 13) * primes[2] & mask
     return digest ^ digest >> 16
+
+
+def _month(ms: int) -> tuple[int, int]:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return moment.year, moment.month
 
 
 def _times(span: ReceivedSpan, now_ms: int) -> tuple[int, int]:
