@@ -255,6 +255,32 @@ def test_level_and_message_come_from_attributes_before_the_status() -> None:
     assert (row.level, row.status_message) == ("WARNING", "from status")
 
 
+@pytest.mark.parametrize(
+    ("given", "level"), [(" notice ", "DEFAULT"), ("VERBOSE", "DEBUG"), ("odd", "ERROR"), (7, "ERROR")]
+)
+def test_a_level_of_other_vocabularies_is_translated_and_an_unknown_one_is_none(given: Any, level: str) -> None:
+    assert stored({"langfuse.observation.level": given}, status={"code": 2}).level == level
+
+
+def test_an_environment_that_is_no_text_is_the_default_one() -> None:
+    assert stored({"langfuse.environment": True}).environment == "default"
+
+
+def test_of_several_names_for_one_count_the_first_is_taken() -> None:
+    counts = {"gen_ai.usage.input_tokens": 9, "llm.token_count.prompt": 3, "gen_ai.usage.prompt_tokens": 8}
+    assert stored(counts).usage == {"input": 8, "total": 8}
+
+
+def test_a_model_or_a_tool_that_is_named_by_no_text_is_one() -> None:
+    assert stored({"gen_ai.request.model": False}).type == "GENERATION"
+    assert (stored({"gen_ai.tool.name": False}).type, stored({"gen_ai.tool.name": ""}).type) == ("TOOL", "SPAN")
+
+
+def test_the_old_metadata_attribute_is_shown_twice() -> None:
+    metadata = stored({"langfuse.metadata.c": "x"}, scope="importer").metadata
+    assert (metadata["c"], metadata["attributes.langfuse.metadata.c"]) == ("x", "x")
+
+
 def test_model_parameters_keep_numbers_and_text_only() -> None:
     given = {"temperature": 0.5, "stop": ["a"], "stream": True, "mode": "x"}
     row = stored({"langfuse.observation.model.parameters": json.dumps(given)})

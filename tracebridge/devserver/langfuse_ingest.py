@@ -26,7 +26,6 @@ _TRACE_METADATA = "langfuse.trace.metadata"
 _MOST_MONTHS = 100
 """The table has a partition a month, and the database refuses an insert into more partitions than these."""
 _LOST_METADATA_KEYS = frozenset({"", "__proto__"})
-_METADATA_PREFIXES = (_OBSERVATION_METADATA, _TRACE_METADATA, "langfuse.metadata")
 
 _TYPES = frozenset(
     "span generation event agent tool chain retriever evaluator embedding guardrail".split()  # noqa: SIM905
@@ -64,8 +63,13 @@ _ENVIRONMENTS = ("langfuse.environment", "deployment.environment.name", "deploym
 _LEVELS = {
     "DEBUG": "DEBUG",
     "TRACE": "DEBUG",
+    "VERBOSE": "DEBUG",
     "DEFAULT": "DEFAULT",
     "INFO": "DEFAULT",
+    "LOG": "DEFAULT",
+    "NOTICE": "DEFAULT",
+    "OK": "DEFAULT",
+    "SUCCESS": "DEFAULT",
     "WARNING": "WARNING",
     "WARN": "WARNING",
     "ERROR": "ERROR",
@@ -100,7 +104,8 @@ _NOT_IN_METADATA_PREFIXES = (
     "gen_ai.completion",
     "llm.input_messages",
     "llm.output_messages",
-    *_METADATA_PREFIXES,
+    _OBSERVATION_METADATA,
+    _TRACE_METADATA,
 )
 _OPENAI_USAGE = (
     ("prompt_tokens", "completion_tokens"),
@@ -168,7 +173,7 @@ def observation(span: ReceivedSpan, now_ms: int, visible_ms: int) -> Observation
         status_message=_text(attributes.get("langfuse.observation.status_message", span.status_message)),
         version=_text(attributes.get("langfuse.version", span.resource.get("service.version"))),
         release=_text(attributes.get("langfuse.release", span.resource.get("langfuse.release"))),
-        environment=environment(_first_text(attributes | _resource_only(span), _ENVIRONMENTS)),
+        environment=environment(_first(attributes | _resource_only(span), _ENVIRONMENTS)),
         completion_start_ms=_completion_start(attributes.get("langfuse.observation.completion_start_time")),
         input=source,
         output=result,
@@ -200,14 +205,14 @@ def observation_type(attributes: Attributes) -> str:
     ):
         if isinstance(attributes.get(name), str) and attributes[name] in types:
             return types[attributes[name]]
-    if attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.tool.call.id"):
+    if any(attributes.get(name) not in (None, "") for name in ("gen_ai.tool.name", "gen_ai.tool.call.id")):
         return "TOOL"
-    return "GENERATION" if _first_text(attributes, _MODEL_NAMES) else "SPAN"
+    return "GENERATION" if any(attributes.get(name) not in (None, "") for name in _MODEL_NAMES) else "SPAN"
 
 
-def environment(given: str) -> str:
+def environment(given: Any) -> str:
     """An environment as it is stored: lower case, without the server's own prefix, 40 characters, else ``default``."""
-    name = re.sub(r"^(langfuse[-_]?)+", "", given.lower())[:40]
+    name = re.sub(r"^(langfuse[-_]?)+", "", given.lower())[:40] if isinstance(given, str) else ""
     return name if re.fullmatch(r"[a-z0-9_-]+", name) else "default"
 
 
@@ -317,9 +322,8 @@ def _times(span: ReceivedSpan, now_ms: int) -> tuple[int, int]:
 
 def _level(attributes: Attributes, status_code: int) -> str:
     given = attributes.get("langfuse.observation.level")
-    if given is not None:
-        return _LEVELS.get(str(given).upper(), "DEFAULT")
-    return "ERROR" if status_code == 2 else "DEFAULT"
+    level = _LEVELS.get(given.strip().upper()) if isinstance(given, str) else None
+    return level or ("ERROR" if status_code == 2 else "DEFAULT")
 
 
 def _input_output(attributes: Attributes) -> tuple[str | None, str | None]:
@@ -358,11 +362,15 @@ def _raw_usage(attributes: Attributes) -> dict[str, Any]:
     given = attributes.get("langfuse.observation.usage_details")
     if given:
         return _json_object(given)
-    usage: dict[str, Any] = {}
-    for name, value in attributes.items():
-        if name.startswith(("gen_ai.usage.", "llm.token_count.")) and name != "gen_ai.usage.cost":
-            key = name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count.")
-            usage[_GENAI_USAGE.get(key, key)] = value
+    counts = {
+        name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count."): value
+        for name, value in attributes.items()
+        if name.startswith(("gen_ai.usage.", "llm.token_count.")) and name != "gen_ai.usage.cost"
+    }
+    usage = {key: value for key, value in counts.items() if key not in _GENAI_USAGE}
+    for name, key in _GENAI_USAGE.items():  # of several names for one count the first is taken
+        if name in counts:
+            usage.setdefault(key, counts[name])
     for part, whole in _PART_OF.items():
         if _count(usage.get(part)) and _count(usage.get(whole)):
             usage[whole] = max(0, usage[whole] - usage[part])
@@ -458,7 +466,11 @@ def _resource_only(span: ReceivedSpan) -> Attributes:
 
 
 def _first_text(attributes: Attributes, names: Iterable[str]) -> str:
-    return next((_json_or_text(attributes[name]) for name in names if attributes.get(name)), "")
+    return _json_or_text(_first(attributes, names))
+
+
+def _first(attributes: Attributes, names: Iterable[str]) -> Any:
+    return next((attributes[name] for name in names if attributes.get(name)), "")
 
 
 def _text(value: Any) -> str:
