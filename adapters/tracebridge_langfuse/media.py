@@ -11,20 +11,20 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from tracebridge.event import Json
-from tracebridge.span import Edge, Span
-from tracebridge_langfuse import exact
+from tracebridge.span import Span
+from tracebridge_langfuse import exact, names
 
 _TYPE: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
 _MEDIA: Final = re.compile(
     rf"data:({_TYPE})(?:;[A-Za-z0-9!#$&^_.+-]+=[^;,\s\"'<>\[\]{{}}]+)*;base64,([A-Za-z0-9+/]+={{0,2}})"
     r"|@@@langfuseMedia:type=([^|@]+)\|id=([^|@]+)\|source=[^|@]+@@@"
 )
-_SIGNS: Final = (";base64,", "@@@langfuseMedia:")
+_SIGNS: Final = (names.MEDIA_MARK, "@@@langfuseMedia:")
 _HASH_CHARACTERS: Final = 22
 _EXACT_IN_JAVASCRIPT: Final = 2**53
 
@@ -42,15 +42,36 @@ _NESTED_TYPES: Final = ("mime_type", "mimeType")
 
 def by_reference(span: Span) -> Span:
     """`span` with a reference for each piece of media, and numbers as JavaScript has them where it had to be parsed."""
-    values = [getattr(span, name) for name in _FIELDS]
-    parsed = any(map(_has_object_with_media, (*values, *_fields_of(span.opened), *_fields_of(span.closed))))
-    changed = {name: _changed(value, parsed) for name, value in zip(_FIELDS, values, strict=True)}
-    return msgspec.structs.replace(
-        span, **changed, opened=_changed_edge(span.opened, parsed), closed=_changed_edge(span.closed, parsed)
+    parsed = any(_has_object_with_media(getattr(span, name)) for name in _PARSED if hasattr(span, name)) or any(
+        _has_object_with_media(fields)
+        for edge in (span.opened, span.closed)
+        if edge
+        for fields in (edge.fields, edge.extra)
     )
+    return _in_record(span, parsed)
 
 
-_FIELDS: Final = ("metadata", "input", "output", "tool_definitions", "tool_calls", "thinking")
+_PARSED: Final = ("metadata", "input", "output", "tool_definitions", "tool_calls", "thinking", "fields", "extra")
+"""Fields of a span and of its edges in which the server may write JSON anew."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _in_record(record: T, parsed: bool) -> T:
+    changed = {name: _in_field(name, getattr(record, name), parsed) for name in record.__struct_fields__}
+    return msgspec.structs.replace(record, **changed)
+
+
+def _in_field(name: str, value: Any, parsed: bool) -> Any:
+    match value:
+        case str() | list() | dict():
+            return _changed(value, parsed and name in _PARSED)
+        case tuple():
+            return tuple(_in_field(name, item, parsed) for item in value)
+        case msgspec.Struct():
+            return _in_record(value, parsed)
+        case _:
+            return _changed(value, parsed) if name in _PARSED else value
 
 
 def reference(content_type: str, content: bytes) -> str:
@@ -62,16 +83,6 @@ def reference(content_type: str, content: bytes) -> str:
 def _reference(content_type: str, media_id: str) -> str:
     # the server also says what it was made from, which makes no difference here
     return f"@@@langfuseMedia:type={content_type}|id={media_id}|source=base64_data_uri@@@"
-
-
-def _fields_of(edge: Edge | None) -> tuple[Json, ...]:
-    return () if edge is None else (edge.fields, edge.extra)
-
-
-def _changed_edge(edge: Edge | None, parsed: bool) -> Edge | None:
-    if edge is None:
-        return None
-    return msgspec.structs.replace(edge, fields=_changed(edge.fields, parsed), extra=_changed(edge.extra, parsed))
 
 
 def _changed(value: Json, parsed: bool) -> Json:
@@ -109,10 +120,9 @@ def _referenced(value: dict[str, Json]) -> dict[str, Json]:
 def _decoded_reference(content_type: Json, content: Json) -> str | None:
     if type(content_type) is not str or type(content) is not str or not content:
         return None
-    if content.startswith(_SIGNS[1]):
+    if any(sign in content for sign in _SIGNS):
         return _changed_text(content)
-    whole = _MEDIA.fullmatch(content)
-    decoded = _decoded(whole[2] if whole and whole[2] else content)
+    decoded = _decoded(content)
     return None if decoded is None else reference(content_type, decoded)
 
 

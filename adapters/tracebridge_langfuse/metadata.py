@@ -58,6 +58,7 @@ def _is_free(key: str) -> bool:
         and key not in names.OWN_METADATA_KEYS
         and not is_servers_own(key)
         and not key.startswith(names.MISREAD_METADATA)
+        and names.MEDIA_MARK not in key
         and is_plain(key)
     )
 

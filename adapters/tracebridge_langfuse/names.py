@@ -106,6 +106,9 @@ MISREAD_INSIDE: Final = ("__proto__", "constructor", "prototype")
 TOOLS: Final = "tools"
 """A metadata key whose value, if it is a list of tool definitions, the server moves into the input."""
 
+MEDIA_MARK: Final = ";base64,"
+"""Where this stands in a value, a server that stores media by itself may put a reference in its place."""
+
 # Usage
 
 USAGE_INPUT: Final = "input"

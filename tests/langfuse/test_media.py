@@ -121,6 +121,24 @@ def test_a_number_without_media_around_it_is_not_lost() -> None:
     assert finding.kind == "different"
 
 
+def test_media_are_found_wherever_a_text_is_in_the_metadata() -> None:
+    found = by_reference(
+        span(run_id=URI, metadata={URI: 1}, opened=Edge(ordinal=1, timestamp="t", extra={"host": URI}))
+    )
+    assert PIXEL not in repr(found)
+    assert found.start_ns == span().start_ns
+
+
+def test_a_metadata_key_with_media_is_not_shown() -> None:
+    names = to_wire(span(metadata={URI: 1})).attributes
+    assert [name for name in names if URI in name] == []
+
+
+def test_a_data_uri_in_an_object_keeps_its_own_type() -> None:
+    file = {"type": "file", "mediaType": "image/jpeg", "data": URI}
+    assert by_reference(span(input=file)).input == {**file, "data": reference_to(PIXEL)}
+
+
 def test_references_are_those_of_langfuse() -> None:
     assert reference("image/png", base64.b64decode(PIXEL)) == reference_to(PIXEL)
 
