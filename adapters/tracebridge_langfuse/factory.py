@@ -12,7 +12,7 @@ from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
 from tracebridge_langfuse.configuration import ENVIRONMENT, LangfuseSettings
 
-MAPPING_VERSION: Final = 1
+MAPPING_VERSION: Final = 2
 """Raised with every change of `mapping` that changes what is sent."""
 
 _MAX_REQUEST_BYTES: Final = 4_500_000  # LangFuse Cloud takes 5 MB; the rest is for the resource and the scope

@@ -15,7 +15,7 @@ import msgspec
 from tracebridge.event import Json
 from tracebridge.span import Span
 from tracebridge_langfuse import exact
-from tracebridge_langfuse.metadata import is_free
+from tracebridge_langfuse.metadata import is_shown
 from tracebridge_langfuse.observation import MS, OVERLAID, told_fields
 from tracebridge_langfuse.remainder import Remainder
 from tracebridge_langfuse.served import comes_back, served, served_costs
@@ -68,7 +68,9 @@ def foreseen(
         return None
     inexact: dict[str, Json] = {}
     if span.metadata:
-        entries = {key: value for key, value in span.metadata.items() if not (is_free(key) and comes_back(value))}
+        entries = {
+            key: value for key, value in span.metadata.items() if not (is_shown(key, value) and comes_back(value))
+        }
         if entries:
             inexact["metadata"] = entries
     if span.model_parameters:

@@ -8,6 +8,7 @@ import msgspec
 
 from tracebridge.sink import Loss
 from tracebridge.span import Span
+from tracebridge_langfuse.media import by_reference
 from tracebridge_langfuse.observation import MS
 
 
@@ -22,5 +23,11 @@ LOSSES: Final = (
         name="time-in-milliseconds",
         words="LangFuse cuts start and end times to whole milliseconds.",
         apply=_in_milliseconds,
+    ),
+    Loss(
+        name="media-by-reference",
+        words="A LangFuse server that stores media by itself keeps a reference with a hash in the place of each image "
+        "or file in base64, and writes the JSON around it anew, in which 1.0 is 1.",
+        apply=by_reference,
     ),
 )

@@ -152,6 +152,9 @@ def _attributes(span: Span, session: SessionAttributes, contents: _Contents, cou
         attributes[names.OUTPUT] = contents.output.text
     if span.remote_parent:
         attributes[names.IS_APP_ROOT] = True
+    version = span.metadata.get(names.VERSION_KEY)
+    if type(version) is str and version:
+        attributes[names.VERSION] = plain(version)
     if span.kind == "llm":
         _add_call(attributes, span, counts)
     return attributes
@@ -192,7 +195,7 @@ def _completion_start(span: Span) -> str | None:
 def _cost_keys(span: Span, costs: Mapping[str, float]) -> tuple[str, ...] | None:
     if not costs:
         return None
-    return tuple(costs) if type(span.cost) is dict else ()
+    return tuple(key for key in costs if key in span.cost) if type(span.cost) is dict else ()
 
 
 def _inexact_contents(span: Span, contents: _Contents) -> dict[str, Json]:

@@ -27,6 +27,7 @@ TAGS: Final = "langfuse.trace.tags"
 USER: Final = "user.id"
 SESSION: Final = "session.id"
 RELEASE: Final = "langfuse.release"
+VERSION: Final = "langfuse.version"
 ENVIRONMENT: Final = "langfuse.environment"
 IS_APP_ROOT: Final = "langfuse.internal.is_app_root"
 
@@ -65,6 +66,9 @@ FOREIGN_KINDS: Final[Mapping[str, SpanKind]] = {
 
 # Metadata
 
+VERSION_KEY: Final = "version"
+"""The entry of the session's metadata that LangFuse's version is, too."""
+
 REMAINDER: Final = "tracebridge"
 """The metadata key of the remainder; it is also tracebridge's mark."""
 
@@ -90,13 +94,25 @@ OWN_METADATA_KEYS: Final = frozenset({REMAINDER, ERROR_TYPE, *METADATA_KEYS.valu
 SERVER_METADATA: Final = ("attributes", "resourceAttributes", "scope")
 """Metadata keys, alone or before a dot, that the server writes itself."""
 
-MISREAD_METADATA: Final = ("langfuse_", "__proto__", "constructor", "prototype")
+MISREAD_METADATA: Final = (
+    *("langfuse_", "__", "constructor", "prototype", "toString", "toLocaleString", "valueOf"),
+    *("hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable"),
+)
 """Beginnings of metadata keys that the server takes for something else, or that JavaScript does."""
+
+MISREAD_INSIDE: Final = ("__proto__", "constructor", "prototype")
+"""The same of keys inside a metadata value."""
+
+TOOLS: Final = "tools"
+"""A metadata key whose value, if it is a list of tool definitions, the server moves into the input."""
+
+MEDIA_MARK: Final = ";base64,"
+"""Where this stands in a value, a server that stores media by itself may put a reference in its place."""
 
 # Usage
 
 USAGE_INPUT: Final = "input"
-USAGE_CACHE_READ: Final = "input_cache_read"
+USAGE_CACHE_READ: Final = "input_cached_tokens"
 USAGE_CACHE_WRITE: Final = "input_cache_creation"
 USAGE_OUTPUT: Final = "output"
 USAGE_REASONING: Final = "output_reasoning_tokens"
@@ -110,7 +126,7 @@ USAGE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "total": (USAGE_TOTAL,),
 }
 """By meaning, as `tracebridge.usage` has them. LangFuse's usage keys exclude each other, so that the price of
-each key adds up. These are the keys that have a price in its list for OpenAI's and for Anthropic's models
+each key adds up. These are the keys that have a price in its list for OpenAI's, Anthropic's and Google's models
 alike."""
 
 # Reading

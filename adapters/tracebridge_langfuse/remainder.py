@@ -58,6 +58,8 @@ def from_metadata(value: Json) -> Remainder | None:
     if type(value) is not str:
         return None
     try:
-        return msgspec.convert(exact.decode(value), Remainder)
+        read = exact.decode(value)
+        # what a server gives back as it was stored is JSON text still
+        return msgspec.convert(exact.decode(read) if type(read) is str else read, Remainder)
     except ValueError:  # no JSON, or none of ours
         return None

@@ -17,11 +17,13 @@ import msgspec
 from tracebridge.event import Json
 from tracebridge_langfuse import exact, names
 from tracebridge_langfuse.observation import MS, Observation
+from tracebridge_langfuse.text import reads_as_itself
 from tracebridge_otlp.wire import WireSpan
 
 _EXACT_IN_JAVASCRIPT: Final = 2**53 - 1
 _COST_DECIMALS: Final = 12
 _ENVIRONMENT: Final = re.compile(r"[a-z0-9_-]+")
+_LANGFUSES_OWN: Final = re.compile(r"(?:langfuse[-_]?)+")
 _LARGEST_ENVIRONMENT: Final = 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,7 +47,7 @@ def served(span: WireSpan) -> Observation:
         input=sent.get(names.INPUT),
         output=sent.get(names.OUTPUT),
         metadata={
-            name.removeprefix(names.METADATA): served_json(exact.decode(value))
+            name.removeprefix(names.METADATA): served_metadata(value)
             for name, value in sent.items()
             if name.startswith(names.METADATA)
         },
@@ -63,9 +65,16 @@ def served(span: WireSpan) -> Observation:
 
 
 def served_environment(text: str) -> str:
-    """Lower case, at most 40 characters, without LangFuse's own prefix; anything else is the default one."""
-    name = text.lower()[:_LARGEST_ENVIRONMENT].removeprefix("langfuse-")
+    """Lower case, without LangFuse's own prefix, at most 40 characters; anything else is the default one."""
+    lower = text.lower()
+    own = _LANGFUSES_OWN.match(lower)
+    name = lower[own.end() if own else 0 :][:_LARGEST_ENVIRONMENT]
     return name if _ENVIRONMENT.fullmatch(name) else names.DEFAULT_ENVIRONMENT
+
+
+def served_metadata(text: str) -> Json:
+    """A metadata value: read as JSON where it is JSON."""
+    return text if reads_as_itself(text) else served_json(exact.decode(text))
 
 
 def served_json(value: Json) -> Json:
@@ -80,7 +89,7 @@ def served_json(value: Json) -> Json:
         case list():
             return [served_json(item) for item in value]
         case _:
-            return {key: served_json(item) for key, item in value.items() if not key.startswith(names.MISREAD_METADATA)}
+            return {key: served_json(item) for key, item in value.items() if not key.startswith(names.MISREAD_INSIDE)}
 
 
 def comes_back(value: Json) -> bool:
@@ -96,7 +105,7 @@ def comes_back(value: Json) -> bool:
         return all(map(comes_back, value))
     if kind is dict:
         return all(
-            not key.startswith(names.MISREAD_METADATA) and not exact.has_surrogate(key) and comes_back(item)
+            not key.startswith(names.MISREAD_INSIDE) and not exact.has_surrogate(key) and comes_back(item)
             for key, item in value.items()
         )
     return value is None or kind is bool

@@ -21,6 +21,8 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {**names.USAGE_PARTS, FRESH_INPUT
 _LARGEST_COUNT: Final = 2**53 - 1
 _LARGEST_SUMMAND: Final = _LARGEST_COUNT // 2
 _LARGEST_COST: Final = 100_000.0
+_SUMMED_COSTS: Final = frozenset({"input", "output"})
+"""If there are no others, the server adds their sum as the total."""
 _WHOLES: Final = frozenset({"input", "output", "total"})
 
 
@@ -91,9 +93,17 @@ def usage_of(named: UsageNames, rest: Mapping[str, Json], details: Mapping[str, 
 
 
 def cost_details(cost: Json) -> dict[str, float]:
-    """LangFuse's costs in US dollars; what is no amount is left out."""
+    """LangFuse's costs in US dollars; what is no amount is left out.
+
+    A total is added where the server would not add it, and would show no cost at all.
+    """
     given = cost if isinstance(cost, dict) else {names.USAGE_TOTAL: cost}
-    return {key: float(amount) for key, amount in given.items() if _is_amount(amount)}
+    costs = {key: float(amount) for key, amount in given.items() if _is_amount(amount)}
+    if names.USAGE_TOTAL not in given and not costs.keys() <= _SUMMED_COSTS:
+        total = sum(costs.values())
+        if _is_amount(total):
+            costs[names.USAGE_TOTAL] = total
+    return costs
 
 
 def cost_of(keys: tuple[str, ...] | None, details: Mapping[str, float]) -> Json:

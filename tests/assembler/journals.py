@@ -175,6 +175,10 @@ def _run(draw: st.DrawFn, run_id: str, with_ids: bool) -> list[dict[str, Any]]:
                 calls.append(("tool.result", turn, result, span, turn_span, draw(st.none() | st.floats(0, 1e4))))
         for call in draw(st.permutations(calls)):
             line(*call)
+            if call[0] == "llm.response" and draw(st.integers(0, 3)) == 0:
+                # logged once more: with the call's id, or with one of its own, as the recording gives it
+                event_type, number, data, span, parent, ms = call
+                line(event_type, number, data, draw(st.sampled_from([span, turn_span + 60])), parent, ms)
         if draw(st.booleans()):
             line("thinking", turn, {"content": draw(json_values), "stage": "plan"}, turn_span + 50, turn_span)
         line("turn.end", turn, {"output": draw(json_values)}, turn_span, None, 12.5)

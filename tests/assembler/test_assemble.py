@@ -198,6 +198,49 @@ def test_a_closing_event_after_its_span_was_given_up_is_a_late_child_of_that_spa
     assert late.output == "at last"
 
 
+IDS = {"trace_id": "1" * 32, "span_id": "2" * 16, "parent_id": "3" * 16}
+OWN_ID = IDS | {"span_id": "4" * 16}
+
+
+@pytest.mark.parametrize("ids", [({}, {}), (IDS, IDS), (IDS, OWN_ID)], ids=["old file", "same id", "an id of its own"])
+def test_an_answer_that_was_logged_twice_is_counted_once(ids: tuple[dict[str, str], dict[str, str]]) -> None:
+    answer: dict[str, Any] = {"model": "m", "content": "42", "tokens": {"prompt": 3, "completion": 1}, "cost": 0.5}
+    journal = [
+        line(0, "session.start"),
+        line(1, "llm.request", 1, model="m") | ids[0],
+        line(2, "llm.response", 1, 1.0, **answer) | ids[0],
+        line(3, "llm.response", 1, **answer) | ids[1],
+        line(4, "session.end"),
+    ]
+    spans = assemble(journal)
+    call, again, _ = spans
+    assert [(span.kind, span.extent, span.name) for span in (call, again)] == [
+        ("llm", "whole", "llm"),
+        ("event", "whole", "llm.response"),
+    ]
+    assert (again.usage, again.cost, again.output) == ({}, None, None)
+    assert again.span_id not in (call.span_id, "4" * 16)
+    assert (again.trace_id, again.parent_id) == (call.trace_id, call.parent_id)
+    assert disassemble(spans) == journal
+
+
+@pytest.mark.parametrize(
+    ("before", "turn", "content"),
+    [
+        (["llm.request", "llm.response"], 1, "43"),
+        (["llm.request", "llm.response"], 2, "42"),
+        (["llm.response"], 1, "42"),
+    ],
+    ids=["another answer", "another turn", "no call was ever answered"],
+)
+def test_an_answer_of_its_own_that_nobody_asked_for_is_late(before: list[str], turn: int, content: str) -> None:
+    earlier = [line(1 + n, kind, 1, model="m", content="42") for n, kind in enumerate(before)]
+    *_, late, _ = assemble(
+        [line(0, "session.start"), *earlier, line(9, "llm.response", turn, model="m", content=content)]
+    )
+    assert (late.kind, late.extent, late.output) == ("llm", "late", content)
+
+
 def test_a_call_that_is_answered_just_in_time_is_whole() -> None:
     spans = assemble(
         [

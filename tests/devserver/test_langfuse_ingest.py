@@ -62,6 +62,9 @@ def test_the_observation_type_follows_the_attributes(attributes: dict[str, Any],
         ("Prod", "prod"),
         ("x" * 50, "x" * 40),
         ("langfuse-staging", "staging"),
+        ("langfuse_x", "x"),
+        ("LangfuseLangfuse-" + "x" * 50, "x" * 40),
+        ("langfuse", "default"),
         ("two words", "default"),
         ("", "default"),
         ("ok_env-1", "ok_env-1"),
@@ -77,6 +80,7 @@ def test_environments_are_rewritten(given: str, expected: str) -> None:
         ({"input": 3, "output": 4}, {"input": 3, "output": 4, "total": 7}),
         ({"input": 3, "cache": 4, "total": 1}, {"input": 3, "cache": 4, "total": 1}),
         ({"input": "3"}, {"input": 3, "total": 3}),
+        ({"input": "3.7 tokens", "output": "many"}, {"input": 3, "total": 3}),
         ({"input": -3, "output": 4}, {"output": 4, "total": 4}),
         ({"input": None, "output": 1.5}, {}),
         ({"input": {"nested": 1}}, {}),
@@ -120,6 +124,13 @@ def test_given_cost_wins_over_the_price_list_and_text_costs_nothing() -> None:
     assert cost_details({}, {"input": 10}, model_named("unheard-of")) == {}
 
 
+def test_a_given_cost_of_more_than_input_and_output_gets_no_total() -> None:
+    assert cost_details({"input": 0.5, "cache": 0.25}, {"input": 10}, model_named("gpt-4o")) == {
+        "input": 0.5,
+        "cache": 0.25,
+    }
+
+
 def test_costs_keep_twelve_decimals_and_six_digits_before_them() -> None:
     assert cost_details({"total": 0.1234567890129}, {}, None) == {"total": 0.123456789012}
     assert cost_details({"total": 1e9}, {}, None) == {"total": 999999.999999}
@@ -133,6 +144,57 @@ def test_usage_is_invented_for_a_known_model_with_content_only() -> None:
         "total": 3,
     }
     assert stored({"langfuse.observation.model.name": "unheard-of"} | content).usage == {}
+
+
+def test_usage_is_not_invented_where_the_cost_was_given() -> None:
+    given = {
+        "langfuse.observation.model.name": "gpt-4o",
+        "langfuse.observation.input": "one two",
+        "langfuse.observation.cost_details": '{"total": 0.5}',
+    }
+    assert (stored(given).usage, stored(given).cost) == ({}, {"total": 0.5})
+
+
+SEARCH = {"type": "function", "function": {"name": "search"}}
+BOOK = {"name": "book"}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('[{"role":"user"}]', {"messages": [{"role": "user"}], "tools": [SEARCH, BOOK]}),
+        ('{"a":1}', {"a": 1, "tools": [SEARCH, BOOK]}),
+        ('{"tools":[{"name":"book","x":1}]}', {"tools": [{"name": "book", "x": 1}, SEARCH]}),
+        ("Hello!", {"prompt": "Hello!", "tools": [SEARCH, BOOK]}),
+        (None, {"tools": [SEARCH, BOOK]}),
+    ],
+)
+def test_tool_definitions_in_the_metadata_are_moved_into_the_input(source: str | None, expected: Any) -> None:
+    given = {"langfuse.observation.metadata.tools": json.dumps([SEARCH, BOOK])}
+    row = stored(given if source is None else given | {"langfuse.observation.input": source})
+    assert row.input is not None
+    assert json.loads(row.input) == expected
+    assert "tools" not in row.metadata
+
+
+@pytest.mark.parametrize(("key", "value"), [("tools", ["search"]), ("tools", [SEARCH, 1]), ("llm.tools", [SEARCH])])
+def test_other_metadata_leaves_the_input_alone(key: str, value: Any) -> None:
+    name = f"langfuse.observation.metadata.{key}"
+    row = stored({name: json.dumps(value), "langfuse.observation.input": "Hello!"})
+    assert (row.input, row.metadata[key]) == ("Hello!", json.dumps(value))
+    assert stored({name: json.dumps(value), "langfuse.observation.input": "[1]"}).input == "[1]"
+
+
+def test_tool_definitions_of_the_conventions_are_moved_too() -> None:
+    given = {"gen_ai.tool.definitions": json.dumps([BOOK]), "gen_ai.input.messages": "[]"}
+    row = stored(given, scope="importer")
+    assert row.input == '{"messages":[],"tools":[{"name":"book"}]}'
+    assert "attributes.gen_ai.tool.definitions" not in row.metadata
+
+
+def test_metadata_keys_that_javascript_cannot_hold_are_lost() -> None:
+    row = stored({"langfuse.observation.metadata.": "1", "langfuse.observation.metadata.__proto__": "2"})
+    assert row.metadata.keys() == {"scope.name", "resourceAttributes.service.name"}
 
 
 def test_times_are_cut_to_milliseconds_and_filled_from_each_other() -> None:
@@ -191,6 +253,32 @@ def test_level_and_message_come_from_attributes_before_the_status() -> None:
     assert (stored(status=status).level, stored(status=status).status_message) == ("ERROR", "from status")
     row = stored({"langfuse.observation.level": "warn"}, status=status)
     assert (row.level, row.status_message) == ("WARNING", "from status")
+
+
+@pytest.mark.parametrize(
+    ("given", "level"), [(" notice ", "DEFAULT"), ("VERBOSE", "DEBUG"), ("odd", "ERROR"), (7, "ERROR")]
+)
+def test_a_level_of_other_vocabularies_is_translated_and_an_unknown_one_is_none(given: Any, level: str) -> None:
+    assert stored({"langfuse.observation.level": given}, status={"code": 2}).level == level
+
+
+def test_an_environment_that_is_no_text_is_the_default_one() -> None:
+    assert stored({"langfuse.environment": True}).environment == "default"
+
+
+def test_of_several_names_for_one_count_the_first_is_taken() -> None:
+    counts = {"gen_ai.usage.input_tokens": 9, "llm.token_count.prompt": 3, "gen_ai.usage.prompt_tokens": 8}
+    assert stored(counts).usage == {"input": 8, "total": 8}
+
+
+def test_a_model_or_a_tool_that_is_named_by_no_text_is_one() -> None:
+    assert stored({"gen_ai.request.model": False}).type == "GENERATION"
+    assert (stored({"gen_ai.tool.name": False}).type, stored({"gen_ai.tool.name": ""}).type) == ("TOOL", "SPAN")
+
+
+def test_the_old_metadata_attribute_is_shown_twice() -> None:
+    metadata = stored({"langfuse.metadata.c": "x"}, scope="importer").metadata
+    assert (metadata["c"], metadata["attributes.langfuse.metadata.c"]) == ("x", "x")
 
 
 def test_model_parameters_keep_numbers_and_text_only() -> None:
@@ -296,6 +384,17 @@ def test_two_copies_in_one_export_leave_the_later() -> None:
 def test_an_attribute_without_value_loses_the_export(attributes: list[Any]) -> None:
     with pytest.raises(UnstorableError):
         observations(received_from_json(export(span(), span() | {"attributes": attributes})), NOW, NOW)
+
+
+def test_spans_of_more_than_a_hundred_months_lose_the_export() -> None:
+    month_ns = 31 * 86_400 * 10**9
+    spans = [
+        span(spanId=f"{number:016x}", startTimeUnixNano=str(START_NS + number * month_ns), endTimeUnixNano=str(END_NS))
+        for number in range(101)
+    ]
+    assert len(observations(received_from_json(export(*spans[:100])), NOW, NOW)) == 100
+    with pytest.raises(UnstorableError, match="100 months"):
+        observations(received_from_json(export(*spans)), NOW, NOW)
 
 
 def test_an_empty_trace_id_loses_the_export() -> None:

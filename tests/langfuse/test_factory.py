@@ -50,7 +50,7 @@ def test_what_the_backend_does_is_declared() -> None:
     declared = sink_type.capabilities(SETTINGS)
     assert (declared.idempotent, declared.readable) == (False, True)
     assert declared.max_request_bytes < 5_000_000
-    assert [loss.name for loss in declared.losses] == ["time-in-milliseconds"]
+    assert [loss.name for loss in declared.losses] == ["time-in-milliseconds", "media-by-reference"]
 
 
 def test_the_endpoint_shows_no_credentials() -> None:

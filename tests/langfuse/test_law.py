@@ -40,9 +40,8 @@ TAKEN_KEYS = (
 
 
 def cut(span: Span) -> Span:
-    for loss in LOSSES:
-        span = loss.apply(span)
-    return span
+    """What is left after the one loss that every server causes."""
+    return LOSSES[0].apply(span)
 
 
 def without_losses(span: Span) -> dict[str, Any]:

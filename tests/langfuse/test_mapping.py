@@ -11,6 +11,7 @@ from hypothesis import given
 from tests.langfuse.test_law import hostile_spans
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge_langfuse.mapping import to_wire
+from tracebridge_langfuse.remainder import from_metadata
 from tracebridge_otlp.wire import WireStatus
 
 START_NS = 1_790_000_000_123_456_789
@@ -38,6 +39,11 @@ def sent(**fields: Any) -> dict[str, Any]:
 
 def remainder(**fields: Any) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(json.loads(sent(**fields)[REMAINDER]))
+    return value
+
+
+def metadata_sent(text: str) -> str:
+    value: str = sent(metadata={"k": text})["langfuse.observation.metadata.k"]
     return value
 
 
@@ -117,7 +123,7 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "langfuse.observation.type": "span",
             "langfuse.observation.output": "hm",
-            "langfuse.observation.metadata.stage": '"plan"',
+            "langfuse.observation.metadata.stage": "plan",
         },
     ),
     "an event of an unknown type shows its data as input": (
@@ -129,14 +135,14 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "langfuse.observation.level": "ERROR",
             "langfuse.observation.status_message": "boom",
-            "langfuse.observation.metadata.error.type": '"ValueError"',
+            "langfuse.observation.metadata.error.type": "ValueError",
         },
     ),
     "an incomplete call is a warning": (
         {"extent": "incomplete"},
         {
             "langfuse.observation.level": "WARNING",
-            "langfuse.observation.metadata.span.extent": '"incomplete"',
+            "langfuse.observation.metadata.span.extent": "incomplete",
         },
     ),
     "whose it is stands on every span": (
@@ -146,7 +152,7 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "agent_name": "helper",
             "environment": "prod",
             "release": "1.0",
-            "metadata": {"plan": "123", "dotted.key": [1]},
+            "metadata": {"plan": "gold", "seats": "123", "dotted.key": [1], "version": "1.4"},
             "run_id": "run-1",
             "turn": 2,
         },
@@ -157,9 +163,12 @@ PLACES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "langfuse.trace.tags": ["a,b", "c"],
             "langfuse.environment": "prod",
             "langfuse.release": "1.0",
-            "langfuse.observation.metadata.plan": '"123"',
+            "langfuse.version": "1.4",
+            "langfuse.observation.metadata.plan": "gold",
+            "langfuse.observation.metadata.seats": '"123"',
+            "langfuse.observation.metadata.version": '"1.4"',
             "langfuse.observation.metadata.dotted.key": "[1]",
-            "langfuse.observation.metadata.run.id": '"run-1"',
+            "langfuse.observation.metadata.run.id": "run-1",
             "langfuse.observation.metadata.turn.number": "2",
         },
     ),
@@ -197,9 +206,33 @@ def test_a_value_that_javascript_would_change_is_shown_and_kept_exactly() -> Non
     assert remainder(metadata=given)["exact"] == {"metadata": {"ratio": 1.0, "big": 2**60}}
 
 
-@pytest.mark.parametrize("environment", ["Production", "x" * 41, "langfuse-prod", "a b", "default"])
+@pytest.mark.parametrize(
+    "environment", ["Production", "x" * 41, "langfuse-prod", "langfuse_prod", "langfuse", "a b", "default"]
+)
 def test_an_environment_that_the_server_would_rewrite_is_kept_exactly(environment: str) -> None:
     assert remainder(environment=environment)["exact"] == {"environment": environment}
+
+
+def test_metadata_texts_are_as_they_are_unless_they_could_be_read_as_something_else() -> None:
+    plain = ("gold", "run-1", "2026-01-01T00:00:00Z", "007", "1.2.3", "tea", "NaN", "-", "a b", "größer", "+1", "1e")
+    assert [metadata_sent(text) for text in plain] == list(plain)
+    read = ("", " ", " a", "1", "-1.5e+3", "1 ", "true", "null", '"', "{", "[", "\n", "a\x00", "\ufeff")
+    assert [json.loads(metadata_sent(text)) for text in read] == list(read)
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [[{"name": "search"}], [{"function": {"name": "search"}}], '[{"name": "search"}]', ['{"name": "search"}']],
+)
+def test_tools_that_the_server_would_move_into_the_input_are_no_metadata_entry(tools: Any) -> None:
+    assert "langfuse.observation.metadata.tools" not in sent(metadata={"tools": tools})
+    assert remainder(metadata={"tools": tools})["exact"] == {"metadata": {"tools": tools}}
+    edge = Edge(ordinal=1, timestamp="t", fields={"tools": tools})
+    assert "langfuse.observation.metadata.tools" not in sent(opened=edge)
+
+
+def test_a_list_of_names_that_is_called_tools_is_one() -> None:
+    assert sent(metadata={"tools": ["search", "book"]})["langfuse.observation.metadata.tools"] == '["search","book"]'
 
 
 def test_text_that_looks_like_json_is_told_apart_by_a_word_not_by_a_copy() -> None:
@@ -211,6 +244,12 @@ def test_text_that_looks_like_json_is_told_apart_by_a_word_not_by_a_copy() -> No
 def test_links_which_the_server_drops_are_in_the_remainder() -> None:
     link = {"trace_id": "c" * 32, "span_id": "d" * 16}
     assert remainder(links=(Link(**link),))["exact"] == {"links": [link]}
+
+
+def test_the_remainder_is_known_also_where_the_server_gives_it_back_as_it_was_sent() -> None:
+    text = sent(run_id="run-1")[REMAINDER]
+    assert from_metadata(text) == from_metadata(json.loads(text))
+    assert from_metadata(text) is not None
 
 
 @given(hostile_spans())

@@ -60,7 +60,7 @@ def test_our_conversion_of_openais_usage_has_the_servers_numbers(shared: Path) -
     sent = json.loads(attributes_sent(shared, "usage-openai-prompt_tokens")[names.USAGE_DETAILS])
     theirs, ours = row_read(shared, "usage-openai-prompt_tokens")["usageDetails"], usage_details(sent)
     assert ours["input"] == theirs["input"]
-    assert ours["input_cache_read"] == theirs["input_cached_tokens"]
+    assert ours["input_cached_tokens"] == theirs["input_cached_tokens"]
     assert ours["output"] == theirs["output"]
     assert ours[names.USAGE_REASONING] == theirs[names.USAGE_REASONING]
     assert ours["total"] == theirs["total"]

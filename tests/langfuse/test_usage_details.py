@@ -26,11 +26,11 @@ SENT: dict[str, tuple[dict[str, Json], dict[str, int]]] = {
     "prompt and completion": ({"prompt": 100, "completion": 20}, {"input": 100, "output": 20, "total": 120}),
     "OpenAI's parts are taken out of the counts beside them": (
         OPENAI,
-        {"input": 6, "input_cache_read": 4, "output": 3, "output_reasoning_tokens": 2, "total": 15},
+        {"input": 6, "input_cached_tokens": 4, "output": 3, "output_reasoning_tokens": 2, "total": 15},
     ),
     "Anthropic's parts stand beside the input already": (
         ANTHROPIC,
-        {"input": 10, "input_cache_read": 100, "input_cache_creation": 7, "output": 5, "total": 122},
+        {"input": 10, "input_cached_tokens": 100, "input_cache_creation": 7, "output": 5, "total": 122},
     ),
     "unknown stays unknown": ({"prompt": 3, "completion": None}, {"input": 3}),
     "a zero that was said is sent": ({"prompt": 0, "completion": 0}, {"input": 0, "output": 0, "total": 0}),
@@ -38,7 +38,7 @@ SENT: dict[str, tuple[dict[str, Json], dict[str, int]]] = {
     "more than JavaScript can count is not sent": ({"prompt": 2**53, "completion": 1}, {"output": 1}),
     "more in the cache than in all": (
         {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 5}},
-        {"input": 0, "input_cache_read": 5},
+        {"input": 0, "input_cached_tokens": 5},
     ),
 }
 
@@ -81,6 +81,9 @@ def test_what_the_server_counts_by_itself_is_not_the_agents() -> None:
         (True, {}),
         (10**400, {}),
         ({"input": "x", "output": 1}, {"output": 1.0}),
+        ({"input": 0.5, "cache": 0.25}, {"input": 0.5, "cache": 0.25, "total": 0.75}),
+        ({"cache": 0.25, "total": None}, {"cache": 0.25}),
+        ({"cache": 60_000, "tools": 60_000}, {"cache": 60_000.0, "tools": 60_000.0}),
     ],
     ids=repr,
 )

@@ -40,6 +40,8 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     last_ns: int
     """Time of the run's latest event so far."""
+    answer: str = ""
+    """Names what the run's latest answer of a model said, so that the same answer once more is known."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +148,9 @@ class Assembler:
         ]
         return Checkpoint(
             opened=tuple(sorted(opened, key=lambda mark: mark.ordinal)),
-            runs=tuple(OpenRun(run_id=run.run_id, last_ns=run.last_ns) for run in self._runs.values()),
+            runs=tuple(
+                OpenRun(run_id=run.run_id, last_ns=run.last_ns, answer=run.answer) for run in self._runs.values()
+            ),
             deadline_ns=self.deadline_ns(),
         )
 
@@ -157,7 +161,7 @@ class Assembler:
         """An assembler that goes on after `checkpoint`; `opened` are the events of `checkpoint.opened`, in order."""
         assembler = cls(narrow)
         for run in checkpoint.runs:
-            assembler._begin_run(run.run_id, run.last_ns)
+            assembler._begin_run(run.run_id, run.last_ns).answer = run.answer
         for mark, event in zip(checkpoint.opened, opened, strict=True):
             assembler._reopen(assembler._runs[event.run_id], mark, event)
         for run_id, reopened in assembler._runs.items():
@@ -233,7 +237,11 @@ class Assembler:
         kind = KIND_OF[event.event_type]
         call = run.calls.take_closed_by(event, kind)
         if call is None:
+            if kind == "llm" and run.is_answer_again(event):
+                return [self._repeat(run, event, place)]
             return [self._late(kind, run, event, place)]
+        if kind == "llm":
+            run.answer = event
         return [_span(call, closing=self._narrow(event), closing_place=place)]
 
     def _single(self, run: Run, event: Event, place: Place) -> list[Span]:
@@ -264,6 +272,14 @@ class Assembler:
         else:
             ids = self._child_ids(run, event, kind, place)
         return _late_span(kind, self._narrow(event), place, ids, run.attributes)
+
+    def _repeat(self, run: Run, event: Event, place: Place) -> Span:
+        """An answer that was logged twice: an event of its own, so that what it took is not counted again."""
+        trace_id, span_id, parent_id = self._child_ids(run, event, "event", place)
+        if event.has_ids:
+            # its id may be that of the call, whose span is made
+            span_id = derived_ids.late_span_id(trace_id, span_id, place.ordinal)
+        return _span(Opening("event", self._narrow(event), place, (trace_id, span_id, parent_id), run.attributes))
 
     def _reopen(self, run: Run, mark: OpenEvent, event: Event) -> None:
         place = Place(mark.offset, mark.ordinal)
@@ -298,7 +314,8 @@ def _span(
     else:
         end_ns, start_ns = start_ns, started_ns(event)
     fields = opening.attributes.copy()
-    homeless = settle(event.event_type, event.data, fields)
+    # an event that stands for itself has no other home, whatever its type
+    homeless = event.data if opening.kind == "event" else settle(event.event_type, event.data, fields)
     end = None
     if closing is not None and closing_place is not None:
         end = _End(closing, closing_place, fields)
@@ -316,8 +333,8 @@ def _span(
     fields["extent"] = extent
     if opening.link is not None:
         fields["links"] = (opening.link,)
-    untold = None if event.line is None else fields
-    opened = edge_of(event, opening.place.ordinal, homeless, span=untold)
+    is_told = event.line is None and (not event.has_ids or event.span_id == opening.span_id)
+    opened = edge_of(event, opening.place.ordinal, homeless, span=None if is_told else fields)
     return Span(**fields, opened=opened, closed=None if end is None else end.edge(fields, opening))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+
+from tracebridge.event import Json
 
 
 def trace_id(session_id: str, run_id: str, turn: int | None, ordinal: int | None) -> str:
@@ -19,6 +22,11 @@ def span_id(session_id: str, run_id: str, turn: int, kind: str, ordinal: int) ->
 def late_span_id(trace: str, given_up: str, ordinal: int) -> str:
     """The span of a closing event that came after the span `given_up` was sent without it."""
     return _digest("late", trace, given_up, ordinal)[:16]
+
+
+def answer(turn: int, data: Mapping[str, Json]) -> str:
+    """A name for what an answer says."""
+    return hashlib.sha256(json.dumps([turn, data], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _digest(*parts: str | int | None) -> str:

@@ -44,7 +44,7 @@ def narrow_span(narrowing: Narrowing, span: Span) -> Span:
     """
     assembler = Assembler(lambda event: narrow_event(narrowing, event))
     made: list[Span] = []
-    for ordinal, line in enumerate([*_session_before(span), *disassemble([span])]):
+    for ordinal, line in enumerate([*_session_before(span), *_answer_before(span), *disassemble([span])]):
         # all at one time: how long to wait for an end was decided when the span was made
         event = msgspec.structs.replace(event_from_json(line), time_ns=0)
         made += assembler.feed(event, Place(0, ordinal))
@@ -71,6 +71,15 @@ def _session_before(span: Span) -> list[dict[str, Json]]:
     # an id that is not the span's: a late end must not meet its like
     own_id = {"trace_id": "f" * 32, "span_id": ("e" if span.parent_id == "f" * 16 else "f") * 16}
     return [start | own_id | {"run_id": span.run_id, "data": {key: value for key, value in said.items() if value}}]
+
+
+def _answer_before(span: Span) -> list[dict[str, Json]]:
+    """A call with the answer that the span's event repeats; nothing for a span that does not stand for a repeat."""
+    if span.kind != "event" or span.name != events.LLM_RESPONSE:
+        return []
+    (again,) = disassemble([span])
+    own_id = {"trace_id": "d" * 32, "span_id": "d" * 16}
+    return [again | own_id | {"event_type": events.LLM_REQUEST, "data": {}}, again | own_id]
 
 
 def _from_field(home: Home, value: Any) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from tracebridge.assembler import derived_ids
 from tracebridge.assembler.deadlines import LATEST_NS
 from tracebridge.assembler.opening import OpenCalls, Opening, OpenTurns, in_range
 from tracebridge.event import Event, Json
@@ -24,7 +25,7 @@ class Expired(NamedTuple):
 class Run:
     """What is open in one run."""
 
-    __slots__ = ("attributes", "calls", "last_ns", "number", "orphan_after_ns", "run_id", "session", "turns")
+    __slots__ = ("_answer", "attributes", "calls", "last_ns", "number", "orphan_after_ns", "run_id", "session", "turns")
 
     def __init__(self, run_id: str, number: int, last_ns: int = 0) -> None:
         self.run_id = run_id
@@ -35,6 +36,23 @@ class Run:
         self.last_ns = last_ns
         self.turns = OpenTurns()
         self.calls = OpenCalls()
+        self._answer: Event | str = ""
+
+    @property
+    def answer(self) -> str:
+        """Names what the latest answer to a call of a model said; empty when there was none."""
+        if isinstance(self._answer, Event):
+            self._answer = derived_ids.answer(self._answer.turn, self._answer.data)
+        return self._answer
+
+    @answer.setter
+    def answer(self, answer: Event | str) -> None:
+        # most answers are never asked for: they are named when they are
+        self._answer = answer
+
+    def is_answer_again(self, event: Event) -> bool:
+        """Whether an answer for which no call is open says what the latest answer said, in the same turn."""
+        return self.answer == derived_ids.answer(event.turn, event.data)
 
     @property
     def is_empty(self) -> bool:

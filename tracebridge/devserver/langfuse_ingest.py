@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
+from tracebridge.devserver.langfuse_tools import with_tools_moved
 from tracebridge.devserver.otlp import ReceivedSpan, UnstorableError, js_number, json_text
 from tracebridge.devserver.prices import Model, model_named, stored_cost, token_count
 from tracebridge.devserver.store import Observation
@@ -22,7 +23,9 @@ Attributes = dict[str, Any]
 
 _OBSERVATION_METADATA = "langfuse.observation.metadata"
 _TRACE_METADATA = "langfuse.trace.metadata"
-_METADATA_PREFIXES = (_OBSERVATION_METADATA, _TRACE_METADATA, "langfuse.metadata")
+_MOST_MONTHS = 100
+"""The table has a partition a month, and the database refuses an insert into more partitions than these."""
+_LOST_METADATA_KEYS = frozenset({"", "__proto__"})
 
 _TYPES = frozenset(
     "span generation event agent tool chain retriever evaluator embedding guardrail".split()  # noqa: SIM905
@@ -60,8 +63,13 @@ _ENVIRONMENTS = ("langfuse.environment", "deployment.environment.name", "deploym
 _LEVELS = {
     "DEBUG": "DEBUG",
     "TRACE": "DEBUG",
+    "VERBOSE": "DEBUG",
     "DEFAULT": "DEFAULT",
     "INFO": "DEFAULT",
+    "LOG": "DEFAULT",
+    "NOTICE": "DEFAULT",
+    "OK": "DEFAULT",
+    "SUCCESS": "DEFAULT",
     "WARNING": "WARNING",
     "WARN": "WARNING",
     "ERROR": "ERROR",
@@ -96,7 +104,8 @@ _NOT_IN_METADATA_PREFIXES = (
     "gen_ai.completion",
     "llm.input_messages",
     "llm.output_messages",
-    *_METADATA_PREFIXES,
+    _OBSERVATION_METADATA,
+    _TRACE_METADATA,
 )
 _OPENAI_USAGE = (
     ("prompt_tokens", "completion_tokens"),
@@ -130,6 +139,8 @@ def observations(spans: Iterable[ReceivedSpan], now_ms: int, visible_ms: int) ->
             raise UnstorableError("a trace id is empty")
         row = observation(span, now_ms, visible_ms)
         rows[row.trace_id, row.id, row.start_ms] = row
+    if len({_month(row.start_ms) for row in rows.values()}) > _MOST_MONTHS:
+        raise UnstorableError(f"spans of more than {_MOST_MONTHS} months in one insert")
     return list(rows.values())
 
 
@@ -137,10 +148,13 @@ def observation(span: ReceivedSpan, now_ms: int, visible_ms: int) -> Observation
     """The row of one span."""
     attributes = span.attributes
     kind = observation_type(attributes)
-    source, result = _input_output(attributes)
+    given, result = _input_output(attributes)
+    source, tree = with_tools_moved(given, _metadata_tree(span))
     model = _first_text(attributes, _MODEL_NAMES)
     known = model_named(model) if model else None
-    usage = usage_details(_raw_usage(attributes)) or _counted_usage(known, source, result)
+    costs = _json_object(attributes.get("langfuse.observation.cost_details"))
+    # who says what it cost is not told how much it was
+    usage = usage_details(_raw_usage(attributes)) or ({} if costs else _counted_usage(known, source, result))
     name = _first_text(attributes, ("gen_ai.tool.name", "logfire.msg")) or span.name
     is_root = span.parent_id is None or attributes.get("langfuse.internal.is_app_root") is True
     start_ms, end_ms = _times(span, now_ms)
@@ -159,16 +173,16 @@ def observation(span: ReceivedSpan, now_ms: int, visible_ms: int) -> Observation
         status_message=_text(attributes.get("langfuse.observation.status_message", span.status_message)),
         version=_text(attributes.get("langfuse.version", span.resource.get("service.version"))),
         release=_text(attributes.get("langfuse.release", span.resource.get("langfuse.release"))),
-        environment=environment(_first_text(attributes | _resource_only(span), _ENVIRONMENTS)),
+        environment=environment(_first(attributes | _resource_only(span), _ENVIRONMENTS)),
         completion_start_ms=_completion_start(attributes.get("langfuse.observation.completion_start_time")),
         input=source,
         output=result,
-        metadata=metadata(span),
+        metadata=_flat(tree),
         model=model,
         model_id=known.id if known else "",
         model_parameters=model_parameters(attributes),
         usage=usage,
-        cost=cost_details(_json_object(attributes.get("langfuse.observation.cost_details")), usage, known),
+        cost=cost_details(costs, usage, known),
         prompt_name=_text(attributes.get("langfuse.observation.prompt.name")) if kind == "GENERATION" else "",
         prompt_version=_prompt_version(attributes) if kind == "GENERATION" else None,
         user_id=_first_text(attributes, _USER_IDS),
@@ -191,19 +205,18 @@ def observation_type(attributes: Attributes) -> str:
     ):
         if isinstance(attributes.get(name), str) and attributes[name] in types:
             return types[attributes[name]]
-    if attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.tool.call.id"):
+    if any(attributes.get(name) not in (None, "") for name in ("gen_ai.tool.name", "gen_ai.tool.call.id")):
         return "TOOL"
-    return "GENERATION" if _first_text(attributes, _MODEL_NAMES) else "SPAN"
+    return "GENERATION" if any(attributes.get(name) not in (None, "") for name in _MODEL_NAMES) else "SPAN"
 
 
-def environment(given: str) -> str:
-    """An environment as it is stored: lower case, 40 characters, else ``default``."""
-    name = given.lower()[:40].removeprefix("langfuse-")
+def environment(given: Any) -> str:
+    """An environment as it is stored: lower case, without the server's own prefix, 40 characters, else ``default``."""
+    name = re.sub(r"^(langfuse[-_]?)+", "", given.lower())[:40] if isinstance(given, str) else ""
     return name if re.fullmatch(r"[a-z0-9_-]+", name) else "default"
 
 
-def metadata(span: ReceivedSpan) -> dict[str, str]:
-    """Metadata as flat text, in the order of reading (the last one written comes first)."""
+def _metadata_tree(span: ReceivedSpan) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     if not (span.scope.name or "").startswith("langfuse-sdk"):
         tree["attributes"] = {
@@ -216,6 +229,11 @@ def metadata(span: ReceivedSpan) -> dict[str, str]:
     tree["scope"] = {name: value for name, value in scope.items() if value is not None}
     for prefix in (_OBSERVATION_METADATA, _TRACE_METADATA):
         tree |= _given_metadata(span.attributes, prefix)
+    return tree
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as flat text, in the order of reading (the last one written comes first)."""
     flat: dict[str, str] = {}
     _flatten("", tree, flat)
     return dict(reversed(flat.items()))
@@ -244,11 +262,15 @@ def usage_details(raw: Mapping[str, Any]) -> dict[str, int]:
 
 
 def cost_details(given: Mapping[str, Any], usage: Mapping[str, int], model: Model | None) -> dict[str, float]:
-    """Cost as stored: what was given, else usage times price, with a total."""
+    """Cost as stored: what was given, else usage times price.
+
+    A total is added; to what was given only if that is no more than input and output.
+    """
     costs = {key: _amount(value) for key, value in given.items() if value is not None}
+    is_summed = costs.keys() <= {"input", "output"}
     if not costs and model:
         costs = {key: count * model.prices[key] for key, count in usage.items() if key in model.prices}
-    if costs and "total" not in costs:
+    if costs and is_summed and "total" not in costs:
         costs["total"] = sum(costs.values(), Decimal(0))
     return {key: stored_cost(amount) for key, amount in costs.items()}
 
@@ -287,6 +309,11 @@ def xxh32(text: str) -> int:
     return digest ^ digest >> 16
 
 
+def _month(ms: int) -> tuple[int, int]:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return moment.year, moment.month
+
+
 def _times(span: ReceivedSpan, now_ms: int) -> tuple[int, int]:
     start = span.start_ms if span.start_ms is not None else span.end_ms
     end = span.end_ms if span.end_ms is not None else span.start_ms
@@ -295,9 +322,8 @@ def _times(span: ReceivedSpan, now_ms: int) -> tuple[int, int]:
 
 def _level(attributes: Attributes, status_code: int) -> str:
     given = attributes.get("langfuse.observation.level")
-    if given is not None:
-        return _LEVELS.get(str(given).upper(), "DEFAULT")
-    return "ERROR" if status_code == 2 else "DEFAULT"
+    level = _LEVELS.get(given.strip().upper()) if isinstance(given, str) else None
+    return level or ("ERROR" if status_code == 2 else "DEFAULT")
 
 
 def _input_output(attributes: Attributes) -> tuple[str | None, str | None]:
@@ -318,8 +344,9 @@ def _given_metadata(attributes: Attributes, prefix: str) -> dict[str, Any]:
     given = dict(_json_object(attributes.get(prefix) or attributes.get("langfuse.metadata")))
     for name, value in attributes.items():
         for start in (f"{prefix}.", "langfuse.metadata."):
-            if name.startswith(start):
-                given[name.removeprefix(start)] = value
+            key = name.removeprefix(start)
+            if name.startswith(start) and key not in _LOST_METADATA_KEYS:
+                given[key] = value
     return given
 
 
@@ -335,11 +362,15 @@ def _raw_usage(attributes: Attributes) -> dict[str, Any]:
     given = attributes.get("langfuse.observation.usage_details")
     if given:
         return _json_object(given)
-    usage: dict[str, Any] = {}
-    for name, value in attributes.items():
-        if name.startswith(("gen_ai.usage.", "llm.token_count.")) and name != "gen_ai.usage.cost":
-            key = name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count.")
-            usage[_GENAI_USAGE.get(key, key)] = value
+    counts = {
+        name.removeprefix("gen_ai.usage.").removeprefix("llm.token_count."): value
+        for name, value in attributes.items()
+        if name.startswith(("gen_ai.usage.", "llm.token_count.")) and name != "gen_ai.usage.cost"
+    }
+    usage = {key: value for key, value in counts.items() if key not in _GENAI_USAGE}
+    for name, key in _GENAI_USAGE.items():  # of several names for one count the first is taken
+        if name in counts:
+            usage.setdefault(key, counts[name])
     for part, whole in _PART_OF.items():
         if _count(usage.get(part)) and _count(usage.get(whole)):
             usage[whole] = max(0, usage[whole] - usage[part])
@@ -373,10 +404,8 @@ def _openai_details(raw: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _count(value: Any) -> int | None:
     if isinstance(value, str):
-        try:
-            value = js_number(float(value))
-        except (ValueError, OverflowError):
-            return None
+        digits = re.match(r"\s*[+-]?\d+", value, re.ASCII)  # as parseInt reads it: whatever follows does not matter
+        value = int(digits[0]) if digits else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -437,7 +466,11 @@ def _resource_only(span: ReceivedSpan) -> Attributes:
 
 
 def _first_text(attributes: Attributes, names: Iterable[str]) -> str:
-    return next((_json_or_text(attributes[name]) for name in names if attributes.get(name)), "")
+    return _json_or_text(_first(attributes, names))
+
+
+def _first(attributes: Attributes, names: Iterable[str]) -> Any:
+    return next((attributes[name] for name in names if attributes.get(name)), "")
 
 
 def _text(value: Any) -> str:

@@ -3,36 +3,105 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError, SpanKind
 
-_NASTY_TEXTS = (
-    "",
-    " ",
-    "\x00",
-    "null",
-    "true",
-    "123",
-    "1.0",
-    '"quoted"',
-    "[]",
-    "{}",
-    '{"a": 1}',
-    "=",
-    "==input",
-    "_OTHER",
-    "e\u0301 \U0001f600 \u202e \ufeff \uffff",
-    "line\r\nline\u2028\x7f",
+NASTY_TEXTS: Final[Mapping[str, str]] = {
+    "nothing": "",
+    "white space": " ",
+    "NUL": "\x00",
+    "null": "null",
+    "a boolean": "true",
+    "an integer": "123",
+    "a number with a zero behind the point": "1.0",
+    "zeros before a number": "007",
+    "an exponent": "1e5",
+    "an integer over 2**53": "9007199254740993",
+    "a date": "2026-01-01T00:00:00Z",
+    "quotes": '"quoted"',
+    "an empty array": "[]",
+    "an empty object": "{}",
+    "an object": '{"a": 1}',
+    "an array that breaks off": "[1",
+    "an equals sign": "=",
+    "two equals signs": "==input",
+    "a word of OpenTelemetry": "_OTHER",
+    "combining, right to left, a byte order mark": "e\u0301 \U0001f600 \u202e \ufeff \uffff",
+    "line ends": "line\r\nline\u2028\x7f",
+    "half a character as the journal writes it": "\\ud800",
+    "a comma": "a,b",
+    "an array of texts": '["a","b"]',
+    "spaces at the ends": " a ",
+    "over 200 characters": "long " * 50,
+    "over 200 characters, none of them ASCII": "\u6f22\u00e9\U0001f600" * 70,
+    "an image": "data:image/png;base64,iVBORw0KGgo=",
+    "an image in a text": "see data:image/png;base64,iVBORw0KGgo= and data:text/plain;charset=utf-8;base64,aGk=",
+    "a reference to an image": "@@@langfuseMedia:type=image/png|id=x|source=base64_data_uri@@@",
+}
+"""Texts that something on the way may take for something else, each with a name for what it is or looks like."""
+
+NASTY_ENVIRONMENTS: Final = (
+    "default",
+    "Production",
+    "two words",
+    "x" * 41,
+    "langfuse",
+    "langfuse-x",
+    "langfuse_x",
+    "s\u00fcd",
 )
+"""Names of environments that a backend may rewrite."""
+
+NASTY_OBJECTS: Final[Mapping[str, dict[str, Any]]] = {
+    "keys with dots that are the paths of others": {"a": {"b": 1}, "a.b": 2, "a.": 3, ".a": 4},
+    "keys that JavaScript has a meaning for": {
+        "__proto__": {"x": 1},
+        "constructor": 1,
+        "toString": "2",
+        "hasOwnProperty": 3,
+    },
+    "keys that are numbers": {"1": "b", "0": "a"},
+    "keys that backends use": {
+        "attributes": 1,
+        "scope.name": "x",
+        "resourceAttributes": {"a": 1},
+        "langfuse_user_id": "x",
+    },
+    "keys that the event has too": {"turn": 7, "tokens": 5, "stage": "x", "data": {}, "total_turns": -1},
+    "tools": {"tools": [{"name": "search"}, {"type": "function", "function": {"name": "book"}}]},
+    "tools as text": {"tools": '[{"name": "search"}]'},
+    "nothing beside nulls": {"none": None, "empty": {}, "list": [], "text": ""},
+    "numbers of every kind": {
+        "whole": 1,
+        "float": 1.0,
+        "minus": -0.0,
+        "big": 2**53 + 1,
+        "bigger": 2**63,
+        "tiny": 5e-324,
+    },
+    "an image as Anthropic has it": {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="},
+        "ratio": 1.0,
+    },
+    "an image as Gemini has it": {"inline_data": {"mime_type": "image/png", "data": "iVBORw0KGgo="}, "big": 2**60 + 1},
+}
+"""Objects that something on the way may change, each with a name for what is in it."""
+
+DEEPEST: Final = 100
+"""How many containers stand inside one another in the deepest value."""
+
 _BIG_INTEGERS = (2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**40)
 
 
 def texts(max_size: int = 12) -> st.SearchStrategy[str]:
     """Any text that is valid Unicode, nasty ones often."""
-    return st.sampled_from(_NASTY_TEXTS) | st.text(st.characters(codec="utf-8"), max_size=max_size)
+    return st.sampled_from(tuple(NASTY_TEXTS.values())) | st.text(st.characters(codec="utf-8"), max_size=max_size)
 
 
 def names() -> st.SearchStrategy[str]:
@@ -52,7 +121,7 @@ def numbers() -> st.SearchStrategy[int | float]:
 
 def json_values(max_leaves: int = 6) -> st.SearchStrategy[Any]:
     """Any JSON value as the journal's reader gives it."""
-    leaves = st.none() | st.booleans() | numbers() | texts()
+    leaves = st.none() | st.booleans() | numbers() | texts() | st.builds(deep_value)
     return st.recursive(
         leaves,
         lambda children: st.lists(children, max_size=3) | st.dictionaries(texts(), children, max_size=3),
@@ -62,7 +131,20 @@ def json_values(max_leaves: int = 6) -> st.SearchStrategy[Any]:
 
 def json_objects(max_size: int = 3) -> st.SearchStrategy[dict[str, Any]]:
     """JSON objects with arbitrary keys."""
-    return st.dictionaries(texts(), json_values(), max_size=max_size)
+    return st.dictionaries(texts(), json_values(), max_size=max_size) | nasty_objects()
+
+
+def nasty_objects() -> st.SearchStrategy[dict[str, Any]]:
+    """One of `NASTY_OBJECTS`; each time a copy."""
+    return st.sampled_from(tuple(NASTY_OBJECTS)).map(lambda name: deepcopy(NASTY_OBJECTS[name]))
+
+
+def deep_value() -> Any:
+    """Containers inside one another, as deep as a journal line may have them and more than most people expect."""
+    value: Any = 1.0
+    for level in range(DEEPEST):
+        value = [value] if level % 2 else {"deeper": value}
+    return value
 
 
 def hex_ids(digits: int) -> st.SearchStrategy[str]:
@@ -181,10 +263,10 @@ _COMMON: dict[str, st.SearchStrategy[Any]] = {
     "turn": st.integers(0, 1_000),
     "user_id": texts(),
     "agent_name": texts(),
-    "environment": texts(),
+    "environment": st.sampled_from(NASTY_ENVIRONMENTS) | texts(),
     "release": texts(),
     "tags": st.lists(texts(), max_size=3).map(tuple),
-    "metadata": json_objects(),
+    "metadata": json_objects() | st.fixed_dictionaries({"version": texts()}),
     "status": st.sampled_from(("unset", "ok", "error")),
     "error": st.none() | st.builds(SpanError, message=texts(), type=st.none() | texts()),
     "links": st.lists(st.builds(Link, trace_id=hex_ids(32), span_id=hex_ids(16)), max_size=2).map(tuple),
