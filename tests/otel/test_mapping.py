@@ -338,10 +338,14 @@ def as_in_jaegers_own_model(wire: WireSpan) -> WireSpan:
             parent_id = link.span_id
     attributes = {
         # lists become the text of a JSON array, and a negative zero loses its sign
-        name: msgspec.json.encode(value).decode() if isinstance(value, list) else abs(value) if value == 0 else value
+        name: msgspec.json.encode(value).decode() if isinstance(value, list) else _unsigned(value)
         for name, value in wire.attributes.items()
     }
     return msgspec.structs.replace(wire, parent_id=parent_id, attributes=attributes)
+
+
+def _unsigned(value: Any) -> Any:
+    return abs(value) if type(value) in (int, float) and value == 0 else value
 
 
 @given(spans())
