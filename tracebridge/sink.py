@@ -118,7 +118,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     end_ns: int | None = None
     """Latest span start, exclusive."""
     ids_only: bool = False
-    """Whether trace and span ids are all that the caller needs; the other fields may then be left empty."""
+    """Whether trace and span ids are all that the caller needs, and session ids where they come for nothing; the other
+    fields may then be left empty."""
     enough: int | None = None
     """How many spans are enough for the caller: a reader MAY ask for and yield fewer than there are, not fewer than so
     many."""

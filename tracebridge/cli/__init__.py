@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracebridge.cli import backfill, config, dead, demo, devserver, forget, prune, ship, status, validate
+from tracebridge.cli import backfill, config, dead, demo, devserver, forget, prune, restore, ship, status, validate
 from tracebridge.errors import TracebridgeError
 
 _DESCRIPTION = """\
@@ -67,6 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, status, dead, prune, forget, config, devserver):
+    for command in (demo, ship, backfill, validate, restore, status, dead, prune, forget, config, devserver):
         command.add_to(commands)
     return parser
