@@ -48,7 +48,11 @@ test: $(INSTALLED) ## Run the tests (ARGS='-k name' picks some)
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that `make test` leaves out
-	@$(BIN)/python -m pytest -m 'slow or real_server' $(ARGS)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+.PHONY: servers
+servers: $(INSTALLED) ## Build the real servers of the tests, Jaeger and a Collector, into a cache (needs Go 1.26; once)
+	@$(BIN)/python -m tests.servers
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, format and the rules of who may import what

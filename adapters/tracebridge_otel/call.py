@@ -11,7 +11,7 @@ from tracebridge.span import Prompt, Span
 from tracebridge.usage import count_tokens
 from tracebridge_otel import names
 from tracebridge_otel.messages import tools_form, tools_of
-from tracebridge_otel.remainder import INT64, Remainder, Writing, json_in
+from tracebridge_otel.remainder import INT64, Remainder, Writing, is_kept_number, json_in, texts_in
 from tracebridge_otlp.wire import Attributes
 
 _LONGEST_MS: Final = 2**53
@@ -25,7 +25,7 @@ def write_request(span: Span, writing: Writing) -> None:
     others: dict[str, Json] = {}
     for key, value in span.model_parameters.items():
         attribute, kind = names.PARAMETERS.get(key, ("", None))
-        if type(value) is kind and (kind is not int or value in INT64):
+        if type(value) is kind and is_kept_number(value):
             writing.attributes[attribute] = value
             continue
         others[key] = value
@@ -63,7 +63,7 @@ def write_response(span: Span, writing: Writing) -> None:
     if span.finish_reason:
         writing.attributes[names.FINISH_REASONS] = [span.finish_reason]
     if span.cost is not None:
-        if type(span.cost) is float or (type(span.cost) is int and span.cost in INT64):
+        if is_kept_number(span.cost):
             writing.attributes[names.COST] = span.cost
         else:
             writing.values["cost"] = span.cost
@@ -82,9 +82,9 @@ def read_response(attributes: Attributes) -> dict[str, Any]:
         "cost": attributes.get(names.COST),
         "time_to_first_token_ms": _delay_ms_in(attributes),
     }
-    match attributes:
-        case {names.FINISH_REASONS: [str(reason), *_]}:
-            fields["finish_reason"] = reason
+    reasons = texts_in(attributes, names.FINISH_REASONS)
+    if reasons:
+        fields["finish_reason"] = reasons[0]
     return fields
 
 

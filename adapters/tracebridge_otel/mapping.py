@@ -29,10 +29,10 @@ from tracebridge_otel.call import (
     write_usage,
 )
 from tracebridge_otel.content import CONTENT, read_content, write_content
-from tracebridge_otel.remainder import INT64, Remainder, Writing, json_in, remainder_in, text_in
+from tracebridge_otel.remainder import Remainder, Writing, is_kept_number, json_in, remainder_in, text_in, texts_in
 from tracebridge_otlp.wire import Attributes, WireKind, WireLink, WireSpan, WireStatus
 
-MAPPING_VERSION: Final = 1
+MAPPING_VERSION: Final = 2
 """Raised whenever `to_wire` changes what it makes of any span."""
 
 _LATEST_NS: Final = 2**63 - 1
@@ -68,6 +68,7 @@ def to_wire(span: Span) -> WireSpan:
         name=None if span.name == _name_in(span.kind, writing.attributes, wire_name) else span.name,
         run_id=span.run_id,
         turn=span.turn,
+        is_root=not span.parent_id and any(link.trace_id == span.trace_id for link in span.links),
         remote_parent=span.remote_parent,
         extent=span.extent,
         start_ns=None if exact_times else span.start_ns,
@@ -105,7 +106,7 @@ def from_wire(wire: WireSpan) -> Span:
     fields.update(read_content(kind, attributes, remainder))
     fields.update(read_request(attributes))
     fields.update(read_response(attributes))
-    fields["tags"] = _read_tags(attributes)
+    fields["tags"] = tuple(texts_in(attributes, names.TAGS))
     fields["metadata"] = _read_metadata(attributes, remainder)
     fields["usage"] = read_usage(attributes, remainder)
     status = _STATUS[wire.status]
@@ -120,7 +121,7 @@ def from_wire(wire: WireSpan) -> Span:
         kind=kind,
         trace_id=wire.trace_id,
         span_id=wire.span_id,
-        parent_id=wire.parent_id,
+        parent_id="" if remainder.is_root else wire.parent_id,
         remote_parent=remainder.remote_parent,
         name=_name_in(kind, attributes, wire.name) if remainder.name is None else remainder.name,
         start_ns=wire.start_ns if remainder.start_ns is None else remainder.start_ns,
@@ -171,16 +172,11 @@ def _write_texts(span: Span, writing: Writing) -> None:
         writing.attributes[names.TAGS] = list(span.tags)
 
 
-def _read_tags(attributes: Attributes) -> tuple[str, ...]:
-    tags = attributes.get(names.TAGS)
-    return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
-
-
 def _write_metadata(metadata: dict[str, Json], writing: Writing) -> None:
     others: dict[str, Json] = {}
     for key, value in metadata.items():
         attribute = names.METADATA_PREFIX + key
-        if not key or value in (None, "") or (type(value) is int and value not in INT64):
+        if not key or value in (None, "") or (isinstance(value, int | float) and not is_kept_number(value)):
             others[key] = value
         elif isinstance(value, dict | list):
             writing.put_json(attribute, value)

@@ -30,7 +30,7 @@ _LATEST_US: Final = (2**63 - 1) // _NS_PER_US
 
 
 class JaegerReader:
-    """A `tracebridge.sink.Reader` for Jaeger 2.20 and later."""
+    """A `tracebridge.sink.Reader` for Jaeger 2."""
 
     def __init__(self, settings: JaegerSettings, service: str, certificates: Certificates) -> None:
         """Read what was sent under the service name `service`; no connection is made yet."""
@@ -76,7 +76,7 @@ class JaegerReader:
     def _traces(self, query: Query) -> Iterator[WireSpan]:
         if query.trace_ids:
             for trace_id in dict.fromkeys(query.trace_ids):
-                yield from self._get(f"{self._url}/{trace_id}", {"rawTraces": "true"})
+                yield from self._get(f"{self._url}/{trace_id}", {"rawTraces": "true", "raw_traces": "true"})
             return
         seen: set[str] = set()
         first_us = 0 if query.start_ns is None else max(query.start_ns // _NS_PER_US, 0)
@@ -94,12 +94,19 @@ class JaegerReader:
                 windows.extend(self._halves(window, spans))
 
     def _search(self, window: tuple[int, int], session_id: str | None, traces: int) -> list[WireSpan]:
+        earliest, latest = _rfc3339(window[0]), _rfc3339(window[1], past_ns=_NS_PER_US - 1)
+        # each as Jaeger calls it today and as it did before 2.20: it ignores names that it does not know
         parameters = {
             "query.serviceName": self._service,
-            "query.startTimeMin": _rfc3339(window[0]),
-            "query.startTimeMax": _rfc3339(window[1]),
+            "query.service_name": self._service,
+            "query.startTimeMin": earliest,
+            "query.start_time_min": earliest,
+            "query.startTimeMax": latest,
+            "query.start_time_max": latest,
             "query.searchDepth": str(traces),
+            "query.num_traces": str(traces),
             "query.rawTraces": "true",
+            "query.raw_traces": "true",
         }
         if session_id is not None:
             parameters["query.attributes"] = msgspec.json.encode({names.SESSION_ID: session_id}).decode()
@@ -187,6 +194,7 @@ def _ids_of(wire: WireSpan) -> Span:
     )
 
 
-def _rfc3339(time_us: int) -> str:
+def _rfc3339(time_us: int, past_ns: int = 0) -> str:
+    """A microsecond, or `past_ns` (less than 1,000) nanoseconds after it: some storages keep those."""
     moment = _EPOCH + timedelta(microseconds=time_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}{past_ns:03}Z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -26,6 +27,9 @@ class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where neither the kind nor the tool's name tells it."""
     run_id: str = ""
     turn: int = 0
+    is_root: bool = False
+    """Of a span without a parent that is linked to a span of its own trace: some of Jaeger's storages take the link for
+    the parent."""
     remote_parent: bool = False
     extent: Extent = "whole"
     start_ns: int | None = None
@@ -73,6 +77,13 @@ class Writing:
         self.attributes[attribute] = _encode(value).decode()
 
 
+def is_kept_number(value: Json) -> bool:
+    """Whether a value is a number that every backend keeps: Jaeger loses the sign of a negative zero."""
+    if isinstance(value, float):
+        return value != 0 or math.copysign(1, value) > 0
+    return isinstance(value, int) and value in INT64
+
+
 def remainder_in(attributes: Attributes) -> Remainder:
     """The remainder of a span; an empty one where there is none that can be read."""
     try:
@@ -86,6 +97,16 @@ def text_in(attributes: Attributes, name: str) -> str:
     """The text of an attribute; empty where there is none."""
     value = attributes.get(name)
     return value if isinstance(value, str) else ""
+
+
+def texts_in(attributes: Attributes, name: str) -> list[str]:
+    """The texts of an attribute that is a list of them, which a backend may have turned into the text of a JSON array.
+
+    Jaeger does so in every storage that keeps its own model of a span: Badger, Cassandra, Elasticsearch.
+    """
+    value = attributes.get(name)
+    entries = json_in(value) if isinstance(value, str) else value
+    return [entry for entry in entries if isinstance(entry, str)] if isinstance(entries, list) else []
 
 
 def json_in(value: Json) -> Json:

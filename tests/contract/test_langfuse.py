@@ -15,10 +15,10 @@ from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.factory import sink_type
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DevServer, Path]]:
-    """One for all tests, which each begin with it empty, and its file."""
-    file = tmp_path_factory.mktemp("langfuse") / "backend.sqlite"
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[DevServer, Path]]:
+    """One a test, and its file: a request that a test gave up may come in after its end."""
+    file = tmp_path / "backend.sqlite"
     with DevServer(db=file) as server:
         yield server, file
 
@@ -27,7 +27,6 @@ class TestLangfuse(SinkContract):
     @pytest.fixture
     def backend(self, server: tuple[DevServer, Path]) -> BackendUnderTest:
         devserver, file = server
-        devserver.clear()
         return BackendUnderTest(
             sink_type=sink_type,
             settings=LangfuseSettings(

@@ -23,10 +23,10 @@ VENDORS = ("grpc", "httpx", "opentelemetry", "google")
 GRPC = "GRPC /opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DevServer, Path]]:
-    """One for all tests, which each begin with it empty, and its file."""
-    file = tmp_path_factory.mktemp("otel") / "backend.sqlite"
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[DevServer, Path]]:
+    """One a test, and its file: a request that a test gave up may come in after its end."""
+    file = tmp_path / "backend.sqlite"
     with DevServer(db=file, grpc_port=0) as server:
         yield server, file
 
@@ -34,9 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DevServer
 class OtelContract(SinkContract):
     @pytest.fixture
     def backend(self, server: tuple[DevServer, Path]) -> BackendUnderTest:
-        devserver, file = server
-        devserver.clear()
-        return self.on(devserver, file)
+        return self.on(*server)
 
     def on(self, server: DevServer, file: Path) -> BackendUnderTest:
         raise NotImplementedError

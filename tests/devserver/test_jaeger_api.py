@@ -137,6 +137,7 @@ def test_an_unknown_trace_and_an_empty_search_are_404(anonymous: httpx.Client) -
         ({}, "required"),
         ({"query.startTimeMin": "2025-01-01T00:00:00Z"}, "required"),
         (RANGE | {"query.startTimeMax": "tomorrow"}, "query.startTimeMax"),
+        (RANGE | {"query.startTimeMax": RANGE["query.startTimeMin"]}, "before"),
         (RANGE | {"query.searchDepth": "all"}, "query.searchDepth"),
         (RANGE | {"query.durationMin": "long"}, "query.durationMin"),
         (RANGE | {"query.attributes": "x"}, "query.attributes"),

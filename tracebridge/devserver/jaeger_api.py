@@ -32,6 +32,7 @@ from tracebridge.devserver.store import Condition, OtlpSpan, Store
 from tracebridge.testing.faults import Fault
 from tracebridge.testing.faulty import copies_to_store, fault_of
 
+_BEYOND_US = re.compile(r"\.\d{6}(\d{3})(?!\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_SEARCH_DEPTH = 100
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -125,7 +126,7 @@ class _Jaeger:
             raise _ParameterError(f"malformed parameter trace_id: {text!r} is not a hexadecimal trace id")
         raw = _flag(request.query_params, "rawTraces")
         for name in ("startTime", "endTime"):
-            _time(request.query_params, name)
+            _time_ns(request.query_params, name)
         return _traces_answer(self._store.spans(text.lower().rjust(32, "0")), raw)
 
     def _find(self, request: Request) -> Response:
@@ -242,11 +243,13 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search_condition(parameters: Mapping[str, str]) -> Condition:
-    earliest, latest = _time(parameters, "query.startTimeMin"), _time(parameters, "query.startTimeMax")
+    earliest, latest = _time_ns(parameters, "query.startTimeMin"), _time_ns(parameters, "query.startTimeMax")
     if earliest is None or latest is None:
         raise _ParameterError("query.startTimeMin and query.startTimeMax are required")
+    if earliest >= latest:
+        raise _ParameterError("query.startTimeMin must be before query.startTimeMax")
     conditions = ["start_us >= ?", "start_us <= ?"]
-    values: list[Any] = [earliest, latest]
+    values: list[Any] = [-(-earliest // 1000), latest // 1000]
     for name, column in (("query.serviceName", "service"), ("query.operationName", "name")):
         if value := _parameter(parameters, name):
             conditions.append(f"{column} = ?")
@@ -263,13 +266,15 @@ def _parameter(parameters: Mapping[str, str], name: str) -> str:
     return parameters.get(name) or parameters.get(re.sub("[A-Z]", lambda m: "_" + m[0].lower(), name), "")
 
 
-def _time(parameters: Mapping[str, str], name: str) -> int | None:
+def _time_ns(parameters: Mapping[str, str], name: str) -> int | None:
     text = _parameter(parameters, name)
     if not text:
         return None
+    beyond_us = _BEYOND_US.search(text)
     try:
+        # what is beyond microseconds is ignored by it
         moment = datetime.fromisoformat(text)
-        return (moment - _EPOCH) // timedelta(microseconds=1)
+        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + (int(beyond_us[1]) if beyond_us else 0)
     except (ValueError, TypeError):
         raise _ParameterError(f"malformed parameter {name}: {text!r} is not an RFC 3339 time") from None
 
