@@ -227,6 +227,15 @@ def test_spans_of_a_session_that_name_it_on_the_root_alone_are_restored_with_it(
         assert (session.session_id, sum(session.spans.values())) == ("chat", 4)
 
 
+def test_of_two_sessions_in_one_trace_one_gets_the_spans_that_name_none(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    named = [foreign("llm", number, session_id=name) for number, name in ((1, "b"), (2, "a"), (3, "b"))]
+    shelf.put([*named, foreign("tool", 4, 1, session_id="")])
+    told = shelf.restore(tmp_path / "new")
+    spans = {session.session_id: session.spans for session in told.sessions}
+    assert spans == {"a": {"llm": 1, "tool": 1}, "b": {"llm": 2}}
+
+
 def test_a_trace_without_a_session_is_a_session_of_its_own(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.put([msgspec.structs.replace(span, session_id="") for span in one_turn()])

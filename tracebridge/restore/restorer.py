@@ -13,7 +13,7 @@ from tracebridge import policy as policies
 from tracebridge.assembler import disassemble
 from tracebridge.config import SinkSettings
 from tracebridge.errors import BackendError, ConfigurationError
-from tracebridge.event import Json
+from tracebridge.event import Json, is_trace_id
 from tracebridge.policy import Policy
 from tracebridge.restore.folder import OutFolder, already_there
 from tracebridge.restore.foreign import adopt
@@ -218,7 +218,7 @@ class _Run:
         if self._skips(session_id):
             return
         spans, repeats = self._restorer.read(Query(session_id=session_id))
-        if not spans and self._is_by_name:
+        if not spans and self._is_by_name and is_trace_id(session_id):
             spans, repeats = self._restorer.read(Query(trace_ids=(session_id,)))
             spans = [span for span in spans if not (span.session_id or span.fingerprint)]
         elif not any(span.fingerprint for span in spans):
