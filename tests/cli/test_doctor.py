@@ -461,6 +461,13 @@ def test_every_refusal_of_the_probe_has_a_remedy(tmp_path: Path, outcome: Outcom
     assert check.remedy
 
 
+def test_a_probe_that_an_accepting_answer_refuses_is_a_failure(tmp_path: Path) -> None:
+    backend = FileBackend()
+    backend.answers.scripted = [Receipt(outcome=Outcome.ACCEPTED, rejected=1, message="not that one")]
+    (check,) = examined(backend, tmp_path).checks
+    assert (check.status, check.found) == ("fail", "the request was taken and its span refused: not that one")
+
+
 def test_a_plug_in_that_does_not_import_is_named(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,9 +484,8 @@ def test_a_package_that_is_missing_is_named_with_the_command(
     place: Workplace, devserver: DevServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.configure({"langfuse": langfuse(devserver)})
-    for module in ("diagnosis", "reader"):
-        monkeypatch.delitem(sys.modules, f"tracebridge_langfuse.{module}", raising=False)
-    monkeypatch.setitem(sys.modules, "langfuse.api", None)
+    monkeypatch.delitem(sys.modules, "tracebridge_langfuse.diagnosis", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx", None)
     name, found, _ = ask(place).failure("langfuse")
     assert (name, "pip install 'tracebridge[langfuse]'" in found) == ("packages", True)
 

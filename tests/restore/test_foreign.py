@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.langfuse.scripted import scripted
 from tests.restore.sending import Shelf, restored_lines, spans_of
-from tests.workplace import Workplace, answer_of, langfuse
+from tests.workplace import Workplace, answer_of, langfuse, otel
 from tracebridge.assembler import Assembler, Place, disassemble
 from tracebridge.devserver import DevServer
 from tracebridge.event import event_from_json
@@ -245,6 +246,44 @@ def test_a_trace_without_a_session_is_a_session_of_its_own(tmp_path: Path) -> No
         (session,) = shelf.restore(out, **selection).sessions
         assert (session.session_id, sum(session.spans.values())) == (TRACE, 4)
         assert restored_lines(out, TRACE)[0]["session_id"] == TRACE
+
+
+def otlp_span(number: int, parent: int, name: str, **attributes: str) -> dict[str, Any]:
+    """A span as another service sends it, in OTLP's JSON."""
+    start_ns = START_NS + number * SECOND
+    span: dict[str, Any] = {
+        "traceId": TRACE,
+        "spanId": f"{number:016x}",
+        "name": name,
+        "kind": 1,
+        "startTimeUnixNano": str(start_ns),
+        "endTimeUnixNano": str(start_ns + SECOND),
+        "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()],
+    }
+    return span | ({"parentSpanId": f"{parent:016x}"} if parent else {})
+
+
+def test_what_another_service_has_sent_to_jaeger_is_restored(tmp_path: Path, devserver: DevServer) -> None:
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}
+    sent = [otlp_span(1, 0, "POST /ask"), otlp_span(2, 1, "chat gpt-4o", **chat), otlp_span(3, 1, "search", **tool)]
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "agent"}}]}
+    body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {}, "spans": sent}]}]}
+    httpx.post(f"{devserver.url}/v1/traces", json=body).raise_for_status()
+    workplace = Workplace(tmp_path / "here", {"otel": otel(devserver)})
+    ran = workplace.call("restore", "--from", "otel", "--out", tmp_path / "new")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = restored_lines(tmp_path / "new", TRACE)
+    assert Counter(line["event_type"].partition(".")[0] for line in lines) == {
+        "session": 2,
+        "turn": 2,
+        "llm": 2,
+        "tool": 2,
+    }
+    data = {line["event_type"]: line["data"] for line in lines}
+    assert data["turn.start"] == {"name": "POST /ask"}
+    assert data["llm.request"]["model"] == "gpt-4o"
+    assert data["tool.call"]["tool_name"] == "search"
 
 
 @pytest.fixture

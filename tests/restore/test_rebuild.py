@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.restore import ExistingSessionError, Restoration
-from tracebridge.span import Span
+from tracebridge.sink import Loss, Query
+from tracebridge.span import Edge, Span
 
 
 def lines(name: str = "s", turns: int = 2, run_id: str = "run-1") -> list[dict[str, Any]]:
@@ -195,6 +197,62 @@ class Watched(list[Any]):
     def append(self, query: Any) -> None:
         super().append(query)
         self._tell(query.session_id)
+
+
+def test_a_declared_loss_that_a_span_shows_is_counted_by_its_name(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    media = Loss(
+        name="media-by-reference", words="Media go.", apply=lambda span: span, shows=lambda span: span.kind == "tool"
+    )
+    silent = Loss(name="time", words="Times are cut.", apply=lambda span: span)
+    losses = {"losses": (media, silent)}
+    shelf.backend._capabilities = msgspec.structs.replace(shelf.backend._capabilities, **losses)
+    shelf.send(write_journal(tmp_path / "old", "s", lines()))
+    told = shelf.restore(tmp_path / "new")
+    assert (totals(told), told.exit_code) == ({"media-by-reference": 2}, 1)
+    assert told.words("media-by-reference") == "spans show it: Media go."
+    assert told.declared == {"media-by-reference": "Media go.", "time": "Times are cut."}
+
+
+def test_in_memory_is_one_session_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them has a megabyte."""
+
+    class Streaming:
+        def __init__(self, sessions: int) -> None:
+            self.names = [f"s{number}" for number in range(sessions)]
+
+        def read(self, query: Query) -> Iterator[Span]:
+            for name in self.names if query.session_id is None else [query.session_id]:
+                yield span_of(name, "" if query.ids_only else "x" * 1_000_000)
+
+        def close(self) -> None:
+            return
+
+    def span_of(name: str, content: str) -> Span:
+        return Span(
+            kind="event",
+            trace_id=f"{int(name[1:]) + 1:032x}",
+            span_id="1" * 16,
+            name="note",
+            start_ns=1,
+            end_ns=1,
+            session_id=name,
+            opened=Edge(ordinal=0, timestamp=LONG_AGO, fields={"content": content}),
+            fingerprint="f",
+        )
+
+    peaks = []
+    for sessions in (3, 30):
+        folder = tmp_path / f"{sessions}"
+        folder.mkdir()
+        shelf = Shelf(folder)
+        monkeypatch.setattr(shelf.backend, "open_reader", lambda _, count=sessions: Streaming(count))
+        tracemalloc.start()
+        told = shelf.restore(folder / "new")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(told.sessions) == sessions
+    assert peaks[1] - peaks[0] < 1_000_000
 
 
 def test_a_backend_that_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:

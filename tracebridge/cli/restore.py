@@ -92,8 +92,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def print_restoration(restored: Restoration) -> None:
     """Print what restoring came to for people."""
-    from tracebridge.restore.record import WORDS
-
     events = sum(session.events for session in restored.sessions)
     spans = sum(sum(session.spans.values()) for session in restored.sessions)
     print(f"{restored.out}: {len(restored.sessions):,} sessions, {events:,} events of {spans:,} spans")
@@ -116,9 +114,11 @@ def print_restoration(restored: Restoration) -> None:
     if restored.sampled < 1:
         print(f"  sampling  the sink is sent {restored.sampled:.2%} of the sessions; the others are not there")
     for name, words in restored.declared.items():
-        print(f"  loss      {name}: {words} The events have their own times and values.")
+        concerned = sum(session.losses.get(name, 0) for session in restored.sessions)
+        more = f" {concerned:,} spans show less for it than the events, which are restored whole." if concerned else ""
+        print(f"  loss      {name}: {words}{more}")
     for name, count in sorted(restored.totals.items()):
-        print(f"  {name}: {count:,} {WORDS[name]}")
+        print(f"  {name}: {count:,} {restored.words(name)}")
     for session_id in restored.not_found[:_MOST_SHOWN]:
         print(f"  - {session_id}: not found")
     short = [session for session in restored.sessions if session.shortfalls]

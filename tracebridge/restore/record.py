@@ -23,20 +23,15 @@ WORDS: Final = {
     "parent": "spans name a parent that the backend does not show in this session",
     "not_found": "sessions that were asked for are not at the backend",
 }
-"""By name, what a shortfall is, for people; a count goes before it."""
+"""By name, what a shortfall is, for people; a count goes before it. A declared loss has its own words."""
 
 
 class Shortfall(msgspec.Struct, frozen=True, kw_only=True):
     """Something that the restored files do not tell as the original did, or as the backend does."""
 
     name: str
-    """One of `WORDS`."""
+    """One of `WORDS`, or the name of a loss that the sink declares."""
     count: int
-
-    @property
-    def words(self) -> str:
-        """What it is, for people."""
-        return f"{self.count:,} {WORDS[self.name]}"
 
 
 class RestoredSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +86,10 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
         if self.not_found:
             totals["not_found"] = len(self.not_found)
         return totals
+
+    def words(self, name: str) -> str:
+        """What the shortfall called `name` is, for people."""
+        return WORDS.get(name) or f"spans show it: {self.declared.get(name, '')}"
 
     @property
     def exit_code(self) -> Literal[0, 1, 2]:

@@ -130,14 +130,22 @@ class Restorer:
         """Write a session from spans of which some are tracebridge's: they hold its events."""
         own = [span for span in spans if span.fingerprint]
         found = rebuild(own, self._capabilities.losses, self._tells_all)
-        told = _Told(own, found.events, found.shortfalls, found.losses, repeats, len(spans) - len(own))
+        shortfalls = found.shortfalls | self._losses_shown(own)
+        told = _Told(own, found.events, shortfalls, found.losses, repeats, len(spans) - len(own))
         return _written(session_id, "tracebridge", told, out)
 
     def adopted(self, session_id: str, spans: list[Span], repeats: int, out: OutFolder) -> RestoredSession:
         """Write a session from spans that are all somebody else's."""
         found = adopt(session_id, spans)
-        told = _Told(spans, disassemble(found.spans), found.shortfalls, {}, repeats, 0)
+        shortfalls = found.shortfalls | self._losses_shown(spans)
+        told = _Told(spans, disassemble(found.spans), shortfalls, {}, repeats, 0)
         return _written(session_id, "other", told, out)
+
+    def _losses_shown(self, spans: list[Span]) -> dict[str, int]:
+        """By the name of a declared loss, how many spans it has struck, where they tell."""
+        shown = {loss.name: loss.shows for loss in self._capabilities.losses if loss.shows is not None}
+        counts = {name: sum(map(shows, spans)) for name, shows in shown.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def _tells_all(self, span: Span) -> bool:
         """Whether a span shows all that the journal holds of its events.
