@@ -242,6 +242,18 @@ def test_a_certificate_of_an_authority_that_is_named_is_trusted(place: Workplace
     assert told.checks["langfuse"]["tls"]["found"].startswith("TLSv1")
 
 
+def test_a_server_behind_a_proxy_is_asked_through_it(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {f"http://langfuse.example{path}": answer for path, answer in server_like("4.16.0").items()}
+    with scripted_server(answering(answers)) as proxy:
+        for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
+        place.configure(at("http://langfuse.example"))
+        told = ask(place, "--no-probe")
+    statuses = told.statuses("langfuse")
+    assert (told.code, statuses["connection"], statuses["server"], statuses["write mode"]) == (0, "skip", "ok", "ok")
+
+
 # --- at the server --------------------------------------------------------------------------------------------------
 
 
