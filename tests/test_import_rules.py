@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 MODEL = {
+    "tracebridge.diagnosis",
     "tracebridge.errors",
     "tracebridge.event",
     "tracebridge.jsonvalue",

@@ -122,6 +122,11 @@ def cut(text: str, limit: int) -> str:
     return f"{kept[:limit]}…[cut {min(gone + len(kept) - limit, _MOST_CUT)}]"
 
 
+def characters_cut(text: str) -> int:
+    """How many characters `cut` took off a text, by its mark; 0 if it bears none."""
+    return _split_mark(text)[1]
+
+
 def narrow(capture: Policy, sink: Policy) -> Policy:
     """Return the policy that leaves out what either of the two leaves out."""
     limits = [policy.max_content_length for policy in (capture, sink) if policy.max_content_length is not None]

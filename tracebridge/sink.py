@@ -29,6 +29,9 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     """One sentence for the person who must decide whether the loss matters."""
     apply: Callable[[Span], Span]
+    shows: Callable[[Span], bool] | None = None
+    """Whether a span that was read back shows that the loss has struck its content, as a reference in the place of an
+    image does; None where a span does not tell, or where only its own times are concerned. `restore` counts by it."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +123,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     end_ns: int | None = None
     """Latest span start, exclusive."""
     ids_only: bool = False
-    """Whether trace and span ids are all that the caller needs; the other fields may then be left empty."""
+    """Whether trace and span ids are all that the caller needs, and session ids where they come for nothing; the other
+    fields may then be left empty."""
     enough: int | None = None
     """How many spans are enough for the caller: a reader MAY ask for and yield fewer than there are, not fewer than so
     many."""

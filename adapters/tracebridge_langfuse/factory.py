@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
 
+from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
 from tracebridge_langfuse.configuration import ENVIRONMENT, LangfuseSettings
@@ -62,6 +63,14 @@ class LangfuseSinkType:
         except ImportError as error:
             raise _missing(error) from error
         return LangfuseReader(_own(settings))
+
+    def diagnose(self, settings: msgspec.Struct, timeout_s: float) -> Iterator[Check]:
+        """What can be told of the server before anything is sent to it."""
+        try:
+            from tracebridge_langfuse.diagnosis import diagnose
+        except ImportError as error:
+            raise _missing(error) from error
+        return diagnose(_own(settings), timeout_s)
 
 
 def _own(settings: msgspec.Struct) -> LangfuseSettings:

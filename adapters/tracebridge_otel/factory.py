@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
 from tracebridge_otel.configuration import ENVIRONMENT, OtelSettings
@@ -67,6 +68,14 @@ class OtelSinkType:
         except ImportError as error:
             raise _missing(error) from error
         return JaegerReader.open(cast(OtelSettings, settings))
+
+    def diagnose(self, settings: msgspec.Struct, timeout_s: float) -> Iterator[Check]:
+        """What can be told of the endpoint, and of the reader, before anything is sent."""
+        try:
+            from tracebridge_otel.diagnosis import diagnose
+        except ImportError as error:
+            raise _missing(error) from error
+        return diagnose(cast(OtelSettings, settings), timeout_s)
 
 
 def _missing(error: ImportError) -> MissingExtraError:

@@ -191,7 +191,7 @@ def _ids_of(wire: WireSpan) -> Span:
         name=wire.name,
         start_ns=wire.start_ns,
         end_ns=wire.end_ns,
-        session_id="",
+        session_id=text_in(wire.attributes, names.SESSION_ID),
         fingerprint=text_in(wire.attributes, names.FINGERPRINT),
     )
 

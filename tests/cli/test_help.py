@@ -11,7 +11,19 @@ import pytest
 from tests.cli.conftest import Run
 from tests.workplace import environment
 
-COMMANDS = ["demo", "ship", "backfill", "validate", "status", "dead", "prune", "forget", "config", "devserver"]
+COMMANDS = [
+    "demo",
+    "ship",
+    "backfill",
+    "validate",
+    "restore",
+    "status",
+    "dead",
+    "prune",
+    "forget",
+    "config",
+    "devserver",
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show"])

@@ -10,7 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracebridge.cli import backfill, config, dead, demo, devserver, forget, prune, ship, status, validate
+from tracebridge.cli import (
+    backfill,
+    config,
+    dead,
+    demo,
+    devserver,
+    doctor,
+    forget,
+    prune,
+    restore,
+    ship,
+    status,
+    validate,
+)
 from tracebridge.errors import TracebridgeError
 
 _DESCRIPTION = """\
@@ -18,6 +31,7 @@ Records what an LLM agent does as JSONL, delivers it to LangFuse and OpenTelemet
 
 A first walk:  tracebridge demo
 Your own way:  tracebridge config check     is the configuration right?
+               tracebridge doctor           does everything work that delivery needs?
                tracebridge ship             deliver what is recorded
                tracebridge backfill OLD     deliver a folder of old traces
                tracebridge validate         does each backend hold what the journal says?
@@ -67,6 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, status, dead, prune, forget, config, devserver):
+    for command in (demo, ship, backfill, validate, restore, status, doctor, dead, prune, forget, config, devserver):
         command.add_to(commands)
     return parser

@@ -1,0 +1,134 @@
+"""What `tracebridge doctor` can tell of an OTLP endpoint, and of where its spans are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from tracebridge.diagnosis import Check
+from tracebridge.sink import Outcome, Receipt
+from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.sink import OtelSink
+from tracebridge_otlp.answer import Answer, message_in, shortened
+from tracebridge_otlp.http_transport import Certificates, tls_context
+from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, silence
+from tracebridge_otlp.secrecy import Redactor, header_fields
+
+_READER: Final = "reader "
+_NOT_LOOKED_AT: Final = "not looked at, because something before it failed"
+
+
+def diagnose(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
+    """Yield what is found, the nearest first; see `tracebridge.diagnosis.Diagnostic`."""
+    certificates = Certificates(
+        authority=settings.certificate, client=settings.client_certificate, client_key=settings.client_key
+    )
+    context = tls_context(certificates)
+    is_reached = True
+    for check in reach(settings.url, context, timeout_s, authority="certificate"):
+        is_reached = is_reached and check.status != "fail"
+        yield check
+    if is_reached:
+        yield from _endpoint(settings, timeout_s)
+    else:
+        yield Check(name="endpoint", status="skip", found=_NOT_LOOKED_AT)
+    yield Check(name="server", status="skip", found="OTLP tells no name and no version of a server")
+    timeout = min(settings.timeout_s, timeout_s)
+    if settings.protocol == "http/protobuf" and is_reached:
+        with httpx.Client(verify=context, timeout=timeout, follow_redirects=False) as client:
+            # nobody answers a GET with more than an error here, and any answer tells the time
+            yield clock_check(ask(client, settings.url, Redactor((), settings.url)))
+    if settings.reader is None:
+        words = "there is no `reader:`, so what is sent cannot be read back and validated"
+        yield Check(name="reader", status="warn", found=words, remedy="add `reader:` where Jaeger keeps the spans")
+        return
+    with httpx.Client(
+        verify=context,
+        timeout=min(settings.reader.timeout, timeout_s),
+        follow_redirects=False,
+        headers=header_fields({name: value.reveal() for name, value in settings.reader.headers.items()}),
+    ) as client:
+        for check in reach(settings.reader.url, context, timeout_s, authority="certificate", prefix=_READER):
+            yield check
+            if check.status == "fail":
+                yield Check(name="reader", status="skip", found=_NOT_LOOKED_AT)
+                return
+        yield from _reader(settings.reader, settings.service, client)
+
+
+def _endpoint(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
+    """Send a request without a span: it is stored nowhere, and answered as any other."""
+    with closing(OtelSink.open(msgspec.structs.replace(settings, timeout=min(settings.timeout_s, timeout_s)))) as sink:
+        receipt = sink.deliver(sink.join([]))
+    if receipt.outcome is Outcome.ACCEPTED:
+        yield Check(name="endpoint", status="ok", found=f"takes OTLP over {settings.protocol}")
+        yield Check(name="credentials", status="ok", found="none are asked for, or they are taken")
+        return
+    if receipt.outcome is Outcome.UNAUTHORIZED:
+        yield Check(name="endpoint", status="ok", found=f"answers OTLP over {settings.protocol}")
+        yield Check(
+            name="credentials",
+            status="fail",
+            found=receipt.message,
+            remedy="check `headers`, which carry the credentials",
+        )
+        return
+    yield Check(name="endpoint", status="fail", found=receipt.message, remedy=_remedy(receipt, settings))
+
+
+def _remedy(receipt: Receipt, settings: OtelSettings) -> str:
+    if receipt.outcome is Outcome.UNKNOWN:
+        return "check that this is the port of OTLP, of this protocol: as a rule 4318 for HTTP and 4317 for gRPC"
+    if settings.protocol == "grpc":
+        return "check the port: as a rule 4317 is gRPC's; for OTLP over HTTP set `protocol: http/protobuf`"
+    return "check the endpoint's path and port: as a rule 4318 is that of OTLP over HTTP, and the path is /v1/traces"
+
+
+def _reader(settings: JaegerSettings, service: str, client: httpx.Client) -> Iterator[Check]:
+    redact = Redactor([value.reveal() for value in settings.headers.values()], settings.url)
+    url = settings.url.rstrip("/") + "/api/v3/services"
+    exchange = ask(client, url, redact)
+    yield _reader_check(exchange, settings, service, redact)
+    yield clock_check(exchange, f"{_READER}clock")
+
+
+def _reader_check(exchange: Exchange, settings: JaegerSettings, service: str, redact: Redactor) -> Check:
+    answer = exchange.answer
+    if answer is None:
+        found, remedy = silence(exchange, settings.url, settings.timeout)
+        return Check(name="reader", status="fail", found=found, remedy=remedy)
+    if answer.status in (401, 403):
+        words = f"the credentials are refused: {_said(answer, redact)}"
+        return Check(name="reader", status="fail", found=words, remedy="check `reader.headers`")
+    services = _services_in(answer) if answer.status == httpx.codes.OK else None
+    if services is None:
+        return Check(
+            name="reader",
+            status="fail",
+            found=f"it does not answer as Jaeger's query API does: {_said(answer, redact)}",
+            remedy="check `reader.url`: Jaeger 2's query service, as a rule on port 16686, with its base path",
+        )
+    is_known = "has" if service in services else "does not have yet"
+    found = f"Jaeger's query API; it {is_known} the service {service!r}, which the spans stand under"
+    return Check(name="reader", status="ok", found=found)
+
+
+def _services_in(answer: Answer) -> list[Any] | None:
+    try:
+        value = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not value.keys() <= {"services"}:
+        return None
+    # of a server that has seen none yet the list may be left out
+    services = value.get("services") or []
+    return services if isinstance(services, list) else None
+
+
+def _said(answer: Answer, redact: Redactor) -> str:
+    said = "a web page" if answer.is_web_page else shortened(message_in(answer))
+    return redact(f"HTTP {answer.status}" + (f": {said}" if said else ""))

@@ -1,0 +1,91 @@
+"""The way back: what was sent and is restored is what was recorded, for any journal and under any policy."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.assembler.journals import agent_journal, any_journal, lived_journal
+from tests.restore.sending import Shelf, restored_lines, spans_of, write_journal
+from tests.workplace import Workplace, both
+from tracebridge import policy as policies
+from tracebridge.assembler import narrow_event
+from tracebridge.devserver import DevServer
+from tracebridge.journal import layout
+from tracebridge.journal.reader import read_journal
+from tracebridge.policy import Policy
+
+# a session is synced to the disk, which takes longer than all else
+FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+POLICIES = st.sampled_from(
+    [
+        Policy(),
+        Policy(include_messages=False),
+        Policy(include_thinking=False),
+        Policy(max_content_length=2),
+        Policy(include_messages=False, include_thinking=False, max_content_length=3),
+    ]
+)
+
+
+def narrowed(path: Path, policy: Policy) -> list[dict[str, Any]]:
+    """The events of a journal as the policy leaves them."""
+    with path.open("rb") as file:
+        events = [line.event for line in read_journal(file, 0) if line.event is not None]
+    return [narrow_event(partial(policies.apply, policy), event).fields for event in events]
+
+
+@settings(max_examples=60)
+@given(
+    lines=any_journal | agent_journal() | lived_journal().map(lambda lived: [at.event for at in lived]), policy=POLICIES
+)
+def test_any_journal_is_restored_as_its_policy_left_it(lines: list[dict[str, Any]], policy: Policy) -> None:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        shelf = Shelf(Path(folder), policy)
+        old = write_journal(Path(folder) / "old", "s", lines)
+        sent = shelf.send(old)
+        told = shelf.restore(Path(folder) / "new")
+        if not lines:
+            assert told.sessions == ()
+            return
+        assert restored_lines(Path(folder) / "new", "s") == narrowed(old, policy)
+        assert "missing" not in told.totals
+        again = spans_of(layout.events_file(Path(folder) / "new" / "session-s"), policy, shelf.fingerprint)
+        assert [(span.trace_id, span.span_id) for span in again] == [(span.trace_id, span.span_id) for span in sent]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DevServer]:
+    with DevServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("sink", ["langfuse", "otel"])
+@settings(max_examples=6)
+@given(lines=agent_journal(), policy=POLICIES)
+def test_journals_are_restored_from_each_backend(
+    server: DevServer, sink: str, lines: list[dict[str, Any]], policy: Policy
+) -> None:
+    server.clear()
+    narrow = {key: getattr(policy, key) for key in ("include_messages", "include_thinking", "max_content_length")}
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        workplace = Workplace(
+            Path(folder) / "here", {sink: both(server)[sink] | {"policy": narrow}}, max_content_length=None
+        )
+        old = write_journal(Path(folder) / "old", "s", lines)
+        if not lines:
+            return
+        assert workplace.call("backfill", Path(folder) / "old").returncode == 0
+        ran = workplace.call("restore", "--from", sink, "--out", Path(folder) / "new")
+        assert ran.returncode in (0, 1), ran.stderr
+        assert "changed" not in ran.stdout
+        assert restored_lines(Path(folder) / "new", "s") == narrowed(old, policy)

@@ -1,0 +1,124 @@
+"""`rebuild`: the events of one session, from the spans that tracebridge made of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from tracebridge.assembler import Assembler, Place, disassemble
+from tracebridge.assembler.deadlines import LATEST_NS
+from tracebridge.event import Json, NotAnEventError, event_from_json, timestamp_ns
+from tracebridge.restore.omission import omissions_of
+from tracebridge.sink import Loss
+from tracebridge.span import Span
+from tracebridge.validation import Comparison, compare
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """A session's events, and what is known of them."""
+
+    events: list[dict[str, Json]]
+    """In file order."""
+    shortfalls: dict[str, int]
+    """By name, what is not as it was; see `tracebridge.restore.record`."""
+    losses: dict[str, int]
+    """By the name of a declared loss, how many spans show less than their events."""
+
+
+class _Placed(msgspec.Struct, frozen=True):
+    """An event and its place among the events of its file."""
+
+    ordinal: int
+    event: dict[str, Json]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.event.get("run_id") or "")
+
+    @property
+    def time_ns(self) -> int:
+        return timestamp_ns(self.event["timestamp"])
+
+
+def rebuild(spans: Sequence[Span], losses: Sequence[Loss], tells_all: Callable[[Span], bool]) -> Rebuilt:
+    """Rebuild a session's events; each span is given once.
+
+    `tells_all` says of a span whether it was sent under rules that left nothing out of its events.
+    """
+    placed: list[_Placed] = []
+    shortfalls: dict[str, int] = {}
+    for span in spans:
+        try:
+            of_span = _placed_events(span)
+        except NotAnEventError:
+            shortfalls["unreadable"] = shortfalls.get("unreadable", 0) + 1
+            continue
+        placed += of_span
+        if not tells_all(span):
+            for name, count in omissions_of([entry.event for entry in of_span]).items():
+                shortfalls[name] = shortfalls.get(name, 0) + count
+    files = _files_of(placed)
+    missing = sum(file[-1].ordinal + 1 - len({entry.ordinal for entry in file}) for file in files)
+    if missing:
+        shortfalls["missing"] = missing
+    later = sum(map(len, files[1:]))
+    if later:
+        shortfalls["several_files"] = later
+    events = [entry.event for file in files for entry in file]
+    met: dict[str, int] = {}
+    # with gaps, or under several sets of rules, spans are not made again as they were
+    if not missing and not later and len({span.fingerprint for span in spans}) == 1:
+        comparison = _made_again(events, spans, losses)
+        met = dict(comparison.losses)
+        if comparison.defects:
+            shortfalls["changed"] = len(comparison.defects)
+    return Rebuilt(events=events, shortfalls=shortfalls, losses=met)
+
+
+def _placed_events(span: Span) -> list[_Placed]:
+    ordinals = sorted(edge.ordinal for edge in (span.opened, span.closed) if edge is not None)
+    placed = [_Placed(ordinal, event) for ordinal, event in zip(ordinals, disassemble([span]), strict=True)]
+    for entry in placed:
+        # what somebody changed at the backend need not be an event any more
+        event_from_json(entry.event)
+    return placed
+
+
+def _files_of(placed: Iterable[_Placed]) -> list[list[_Placed]]:
+    """The events of each file of the session, in order: one, but where two events have one place.
+
+    Then a session has been recorded in a folder, say, and later in another one. Which run stood where is told by the
+    places that they take, and the file that began first comes first.
+    """
+    in_order = sorted(placed, key=lambda entry: entry.ordinal)
+    if not in_order:
+        return []
+    if len({entry.ordinal for entry in in_order}) == len(in_order):
+        return [in_order]
+    runs: dict[str, list[_Placed]] = {}
+    for entry in in_order:
+        runs.setdefault(entry.run_id, []).append(entry)
+    files: list[tuple[set[int], list[_Placed]]] = []
+    for run in sorted(runs.values(), key=lambda run: min(entry.time_ns for entry in run)):
+        places = {entry.ordinal for entry in run}
+        for taken, entries in files:
+            if taken.isdisjoint(places):
+                taken.update(places)
+                entries.extend(run)
+                break
+        else:
+            files.append((places, run))
+    return [sorted(entries, key=lambda entry: entry.ordinal) for _, entries in files]
+
+
+def _made_again(events: Iterable[dict[str, Json]], spans: Iterable[Span], losses: Sequence[Loss]) -> Comparison:
+    """Compare the spans with those that the events give."""
+    assembler = Assembler()
+    made: list[Span] = []
+    for ordinal, line in enumerate(events):
+        made += assembler.feed(event_from_json(line), Place(0, ordinal))
+    made += assembler.expire(LATEST_NS)
+    # what is still open has not been sent, and is made again as incomplete
+    sent = {(span.trace_id, span.span_id) for span in spans}
+    return compare([span for span in made if (span.trace_id, span.span_id) in sent], spans, losses)
