@@ -8,7 +8,7 @@ import msgspec
 
 from tracebridge.sink import Loss
 from tracebridge.span import Span
-from tracebridge_langfuse.media import by_reference
+from tracebridge_langfuse.media import by_reference, shows_reference
 from tracebridge_langfuse.observation import MS
 
 
@@ -29,5 +29,6 @@ LOSSES: Final = (
         words="A LangFuse server that stores media by itself keeps a reference with a hash in the place of each image "
         "or file in base64, and writes the JSON around it anew, in which 1.0 is 1.",
         apply=by_reference,
+        shows=shows_reference,
     ),
 )

@@ -24,7 +24,8 @@ _MEDIA: Final = re.compile(
     rf"data:({_TYPE})(?:;[A-Za-z0-9!#$&^_.+-]+=[^;,\s\"'<>\[\]{{}}]+)*;base64,([A-Za-z0-9+/]+={{0,2}})"
     r"|@@@langfuseMedia:type=([^|@]+)\|id=([^|@]+)\|source=[^|@]+@@@"
 )
-_SIGNS: Final = (names.MEDIA_MARK, "@@@langfuseMedia:")
+_REFERENCE: Final = "@@@langfuseMedia:"
+_SIGNS: Final = (names.MEDIA_MARK, _REFERENCE)
 _HASH_CHARACTERS: Final = 22
 _EXACT_IN_JAVASCRIPT: Final = 2**53
 
@@ -49,6 +50,11 @@ def by_reference(span: Span) -> Span:
         for fields in (edge.fields, edge.extra)
     )
     return _in_record(span, parsed)
+
+
+def shows_reference(span: Span) -> bool:
+    """Whether a span that was read back holds a reference in the place of a piece of media."""
+    return _REFERENCE.encode() in msgspec.json.encode(span)
 
 
 _PARSED: Final = ("metadata", "input", "output", "tool_definitions", "tool_calls", "thinking", "fields", "extra")

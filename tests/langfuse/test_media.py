@@ -22,7 +22,7 @@ from tracebridge.testing.strategies import spans
 from tracebridge.validation.comparison import compare
 from tracebridge_langfuse.losses import LOSSES
 from tracebridge_langfuse.mapping import to_wire
-from tracebridge_langfuse.media import by_reference, reference
+from tracebridge_langfuse.media import by_reference, reference, shows_reference
 from tracebridge_langfuse.reader import LangfuseReader
 from tracebridge_langfuse.sink import LangfuseSink
 from tracebridge_otlp.encoding import encode_span
@@ -102,6 +102,7 @@ def test_a_span_whose_media_are_stored_apart_is_the_same_but_for_the_loss(
     comparison = compare([sent], [found], LOSSES)
     assert comparison.findings == ()
     assert comparison.losses["media-by-reference"] == 1
+    assert (shows_reference(sent), shows_reference(found)) == (False, True)
 
 
 def test_other_media_are_a_difference(sink: LangfuseSink, reader: LangfuseReader) -> None:
