@@ -12,6 +12,7 @@ through.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -43,7 +44,10 @@ _WIRE_STATUS: Final[Mapping[Status, WireStatus]] = {
     "error": WireStatus.ERROR,
 }
 _STATUS: Final[Mapping[WireStatus, Status]] = {wire: status for status, wire in _WIRE_STATUS.items()}
-_texts_of: Final = attrgetter(*names.TEXTS)
+_OF_THE_SESSION: Final = ("session_id", "user_id", "agent_name", "environment", "release")
+_OF_THE_SPAN: Final = tuple(attribute for field, attribute in names.TEXTS.items() if field not in _OF_THE_SESSION)
+_texts_of_session: Final = attrgetter(*_OF_THE_SESSION)
+_texts_of_span: Final = attrgetter(*(field for field in names.TEXTS if field not in _OF_THE_SESSION))
 _WHOLE_VALUES: Final = (*CONTENT, "cost", "time_to_first_token_ms")
 _MERGED_VALUES: Final = ("model_parameters", "metadata")
 
@@ -56,7 +60,8 @@ def to_wire(span: Span) -> WireSpan:
     write_content(span, writing)
     write_request(span, writing)
     write_response(span, writing)
-    _write_metadata(span.metadata, writing)
+    if span.metadata:
+        _write_metadata(span.metadata, writing)
     start_ns = min(max(span.start_ns, 0), _LATEST_NS)
     end_ns = min(max(span.end_ns, start_ns), _LATEST_NS)
     # a backend cuts the duration, so the one time is not exact without the other
@@ -165,11 +170,19 @@ def _write_operation(span: Span, writing: Writing) -> None:
 
 
 def _write_texts(span: Span, writing: Writing) -> None:
-    for attribute, text in zip(names.TEXTS.values(), _texts_of(span), strict=True):
+    attributes = writing.attributes
+    attributes.update(_session_texts(_texts_of_session(span)))
+    for attribute, text in zip(_OF_THE_SPAN, _texts_of_span(span), strict=True):
         if text:
-            writing.attributes[attribute] = text
+            attributes[attribute] = text
     if span.tags:
         writing.attributes[names.TAGS] = list(span.tags)
+
+
+@lru_cache(maxsize=256)
+def _session_texts(texts: tuple[str, ...]) -> Attributes:
+    """The attributes that all spans of a run share; they MUST NOT be changed."""
+    return {names.TEXTS[field]: text for field, text in zip(_OF_THE_SESSION, texts, strict=True) if text}
 
 
 def _write_metadata(metadata: dict[str, Json], writing: Writing) -> None:
@@ -197,6 +210,8 @@ def _read_metadata(attributes: Attributes, remainder: Remainder) -> dict[str, Js
 
 def _write_error(span: Span, writing: Writing) -> str:
     """Write the error, and return the message of the span's status."""
+    if span.error is None and span.status != "error":
+        return ""
     message = ""
     if span.status == "error":
         writing.attributes[names.ERROR_TYPE] = (span.error and span.error.type) or names.OTHER_ERROR

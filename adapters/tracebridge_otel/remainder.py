@@ -56,6 +56,8 @@ _decode = msgspec.json.Decoder(Remainder).decode
 class Writing:
     """The attributes and the remainder of one span, while they are being filled."""
 
+    __slots__ = ("attributes", "error", "json", "prompt", "values")
+
     def __init__(self) -> None:
         self.attributes: Attributes = {}
         self.json: list[str] = []

@@ -30,32 +30,43 @@ _SHORT: Final = 64
 
 
 def encode_attributes(tag: bytes, attributes: Attributes) -> list[bytes]:
-    """Encode attributes as fields of `tag`, one for each that has a value."""
-    fields: list[bytes] = []
+    """Encode attributes as fields of `tag`, one for each that has a value; the list holds them in pieces."""
+    pieces: list[bytes] = []
     for key, value in attributes.items():
-        if type(value) is str:
-            encode = _short_text if len(value) <= _SHORT else _text
-            fields.append(encode(tag, key, value))
+        kind = type(value)
+        if kind is str:
+            if len(value) <= _SHORT:
+                pieces.append(_short_text(tag, key, value))
+            else:
+                # a text may be long, so it is not copied into each message that it stands in
+                content = utf8(value)
+                before = _encoded_key(key) + _head_of_text(len(content))
+                pieces += (tag + varint(len(before) + len(content)) + before, content)
+        elif kind is int:
+            pieces.append(_integer(tag, key, value))
         elif value is not None:
-            fields.append(sized(tag, _encoded_key(key) + sized(_VALUE, _any_value(value))))
-    return fields
+            pieces.append(_field(tag, key, value))
+    return pieces
 
 
-def _text(tag: bytes, key: str, text: str) -> bytes:
-    # a text may be long, so it is copied once, and not once for each message that it stands in
-    encoded_key, content = _encoded_key(key), utf8(text)
-    value = _STRING + varint(len(content))
-    value_head = _VALUE + varint(len(value) + len(content))
-    size = len(encoded_key) + len(value_head) + len(value) + len(content)
-    return b"".join((tag, varint(size), encoded_key, value_head, value, content))
+def _field(tag: bytes, key: str, value: Any) -> bytes:
+    return sized(tag, _encoded_key(key) + sized(_VALUE, _any_value(value)))
 
 
-_short_text: Final = lru_cache(maxsize=1024)(_text)
+_short_text: Final = lru_cache(maxsize=1024)(_field)
+_integer: Final = lru_cache(maxsize=1024)(_field)
 
 
 @lru_cache(maxsize=1024)
 def _encoded_key(key: str) -> bytes:
     return sized_unless_empty(_KEY, utf8(key))
+
+
+@lru_cache(maxsize=4096)
+def _head_of_text(size: int) -> bytes:
+    """What goes before a text of `size` bytes and after the key."""
+    value = _STRING + varint(size)
+    return _VALUE + varint(len(value) + size) + value
 
 
 def _any_value(value: Any) -> bytes:

@@ -7,6 +7,8 @@ encoded one by one, and a request is put together from the encoded spans by fram
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from tracebridge_otlp.attributes import encode_attributes
@@ -14,6 +16,8 @@ from tracebridge_otlp.protobuf import fixed64, head, sized, sized_unless_empty, 
 from tracebridge_otlp.wire import Attributes, WireEvent, WireLink, WireScope, WireSpan
 
 _FIXED64_MAX: Final = 2**64 - 1
+_times: Final = Struct("<cQcQ").pack
+"""Two fields of eight bytes, each after its tag."""
 
 _EXPORT_RESOURCE_SPANS: Final = b"\x0a"
 _RESOURCE_SPANS_RESOURCE: Final = b"\x0a"
@@ -53,25 +57,39 @@ def encode_span(span: WireSpan) -> bytes:
     without a value is left out. A mapping that must not lose such a value keeps it elsewhere. The ids MUST be
     hex.
     """
+    start_ns, end_ns = span.start_ns, span.end_ns
     pieces = [
-        sized_unless_empty(_SPAN_TRACE_ID, bytes.fromhex(span.trace_id)),
-        sized_unless_empty(_SPAN_SPAN_ID, bytes.fromhex(span.span_id)),
-        sized_unless_empty(_SPAN_PARENT_ID, bytes.fromhex(span.parent_id)),
-        sized_unless_empty(_SPAN_NAME, utf8(span.name)),
-        _SPAN_KIND,
-        varint(span.kind),
-        _SPAN_START,
-        _time(span.start_ns),
-        _SPAN_END,
-        _time(span.end_ns),
+        _id(_SPAN_TRACE_ID, span.trace_id),
+        _id(_SPAN_SPAN_ID, span.span_id),
+        _id(_SPAN_PARENT_ID, span.parent_id) if span.parent_id else b"",
+        _name_and_kind(span.name, int(span.kind)),
+        _times(
+            _SPAN_START,
+            start_ns if 0 <= start_ns <= _FIXED64_MAX else _nearest(start_ns),
+            _SPAN_END,
+            end_ns if 0 <= end_ns <= _FIXED64_MAX else _nearest(end_ns),
+        ),
     ]
     pieces += encode_attributes(_SPAN_ATTRIBUTE, span.attributes)
-    pieces += [_event(event) for event in span.events]
-    pieces += [_link(link) for link in span.links]
+    if span.events:
+        pieces += map(_event, span.events)
+    if span.links:
+        pieces += map(_link, span.links)
     if span.status or span.status_message:
         message = sized_unless_empty(_STATUS_MESSAGE, utf8(span.status_message))
         pieces.append(sized(_SPAN_STATUS, message + _STATUS_CODE + varint(span.status)))
     return b"".join((head(_SCOPE_SPANS_SPAN, pieces), *pieces))
+
+
+@lru_cache(maxsize=256)
+def _id(tag: bytes, digits: str) -> bytes:
+    """An id as a field; the spans of a turn share their trace and their parent."""
+    return sized_unless_empty(tag, bytes.fromhex(digits))
+
+
+@lru_cache(maxsize=256)
+def _name_and_kind(name: str, kind: int) -> bytes:
+    return sized_unless_empty(_SPAN_NAME, utf8(name)) + _SPAN_KIND + varint(kind)
 
 
 def join(parts: Sequence[bytes], resource: Attributes, scope: WireScope) -> bytes:
@@ -114,4 +132,8 @@ def _link(link: WireLink) -> bytes:
 
 
 def _time(time_ns: int) -> bytes:
-    return fixed64(time_ns if 0 <= time_ns <= _FIXED64_MAX else min(max(time_ns, 0), _FIXED64_MAX))
+    return fixed64(_nearest(time_ns))
+
+
+def _nearest(time_ns: int) -> int:
+    return min(max(time_ns, 0), _FIXED64_MAX)
