@@ -4,9 +4,9 @@
 
 The floor is what no recorder of whole events can do without: one msgspec encode and one `write(2)` an event. Every
 other line does the same work: tracebridge with JSONL alone, with all sinks on and nothing to deliver, and while a
-backlog is delivered by its thread; the Langfuse SDK; and the OpenTelemetry SDK with a BatchSpanProcessor. Backends
-are development backends on loopback, in a process of their own. The ratio is to the floor as it was measured just
-before and after the line, without anything in the background.
+backlog is delivered, by its thread and by the process of `delivery: process`; the Langfuse SDK; and the OpenTelemetry
+SDK with a BatchSpanProcessor. Backends are development backends on loopback, in a process of their own. The ratio is to
+the floor as it was measured just before and after the line, without anything in the background.
 
 `--hanging` measures one thing only: what a single event costs while one sink of two hangs for ever in every request,
 beside the same with two that work and without the second, in turns; and whether every event arrives at the other.
@@ -243,14 +243,14 @@ def backend(*, hangs: bool = False) -> Iterator[Backend]:
         server.stdout.close()
 
 
-def tracer_in(folder: Path, backend: Backend | None = None) -> Tracer:
-    """A tracer with JSONL alone, or with all three sinks."""
+def tracer_in(folder: Path, backend: Backend | None = None, delivery: str = "thread") -> Tracer:
+    """A tracer with JSONL alone, or with all three sinks, that are delivered to in a thread or by a `process`."""
     sinks: dict[str, Any] = {"jsonl": {"enabled": True}}
     if backend is not None:
         keys = {"public_key": backend.public_key, "secret_key": backend.secret_key}
         sinks["langfuse"] = {"enabled": True, "host": backend.url, **keys}
         sinks["otel"] = {"enabled": True, "endpoint": backend.url}
-    return Tracer({"agent_trace": {"trace_dir": str(folder), "sinks": sinks}})
+    return Tracer({"agent_trace": {"trace_dir": str(folder), "delivery": delivery, "sinks": sinks}})
 
 
 def write_backlog(folder: Path, events: int) -> None:
@@ -319,20 +319,23 @@ def run(folder: Path, pairs: int, backlog: int) -> None:
         tracer.shutdown(60)
         table.line("tracebridge, all sinks idle", before, cost)
 
-    with backend() as server:
-        write_backlog(folder / "backlog", backlog)
-        before = table.floor()
-        tracer = tracer_in(folder / "backlog", server)
-        begun = time.monotonic()
-        with tracebridge_log(tracer) as work:
-            # until the packages are imported and the backlog is really on its way
-            tracer.flush(1)
-            cost = measure(work, pairs)
-        took_s = time.monotonic() - begun
-        left = tracer.flush(0)
-        tracer.shutdown(120)
-        table.line("tracebridge, delivering a backlog", before, cost)
-        print(f"{'':<4}after these {took_s:.1f} s, {left:,} events were still to be delivered")
+    for delivery in ("thread", "process"):
+        with backend() as server:
+            write_backlog(folder / delivery, backlog)
+            before = table.floor()
+            tracer = tracer_in(folder / delivery, server, delivery)
+            begun = time.monotonic()
+            with tracebridge_log(tracer) as work:
+                # until the packages are imported and the backlog is really on its way
+                tracer.flush(1)
+                cost = measure(work, pairs)
+            took_s = time.monotonic() - begun
+            left = tracer.flush(0)
+            # before the floor is measured again, nothing may be at work in the background
+            tracer.flush(120)
+            tracer.shutdown(120)
+            table.line(f"tracebridge, a backlog by a {delivery}", before, cost)
+            print(f"{'':<4}after these {took_s:.1f} s, {left:,} events were still to be delivered")
 
     for name, sdk in (("Langfuse SDK", langfuse_sdk), ("OpenTelemetry SDK", otel_sdk)):
         with backend() as server:

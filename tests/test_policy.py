@@ -22,6 +22,7 @@ from tracebridge.policy import (
     keeps_session,
     narrow,
     touches,
+    untouched_size,
     wider_keys,
 )
 
@@ -87,6 +88,8 @@ def test_what_touches_rules_out_is_not_changed(policy: Policy, event_type: str, 
 
     size = len(json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     if not touches(policy, event_type, size):
+        assert apply(policy, event_type, data) is data
+    if size <= untouched_size(policy):
         assert apply(policy, event_type, data) is data
 
 

@@ -7,11 +7,14 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.assembler.journals import any_event
 from tracebridge import jsonvalue
+from tracebridge.event import event_from_json
 from tracebridge.journal.reader import JournalLine, read_journal
 
 
@@ -157,3 +160,29 @@ def test_the_rest_of_a_line_that_comes_while_it_is_read_is_not_read_as_a_line() 
 
     content = line(1) + b"\n" + line(2)[:-5]
     assert [entry.problem for entry in read_journal(Growing(content), 0)] == [""]
+
+
+@given(any_event(), st.booleans())
+def test_an_event_reads_the_same_whichever_decoder_takes_its_line(value: dict[str, Any], has_run: bool) -> None:
+    if has_run:
+        value["run_id"] = "r"
+    text = json.dumps(value).encode() + b"\n"
+    (entry,) = read(text)
+    assert entry.event is not None
+    slow = event_from_json(jsonvalue.decode(text))
+    assert msgspec.structs.replace(entry.event, size=slow.size) == slow
+    assert entry.event.fields == jsonvalue.decode(text)
+
+
+def test_a_line_as_tracebridge_writes_it_takes_the_fast_decoder() -> None:
+    value: dict[str, Any] = {
+        "timestamp": "2026-02-06T12:00:00.123456Z",
+        "event_type": "thinking",
+        "session_id": "s",
+        "run_id": "r",
+    }
+    value |= {"turn": 1, "duration_ms": None, "data": {}, "seq": 3, "trace_id": "a" * 32, "span_id": "b" * 16}
+    text = json.dumps(value).encode()
+    (entry,) = read(text + b"\n")
+    assert entry.event is not None
+    assert entry.event.size == len(text) + 1, "the other one does not know the size"

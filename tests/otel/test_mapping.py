@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge.testing.strategies import json_values, spans, texts
 from tracebridge_otel import names
-from tracebridge_otel.mapping import from_wire, to_wire
+from tracebridge_otel.mapping import _session_texts, from_wire, to_wire
 from tracebridge_otlp.decoding import decode_traces
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import WireKind, WireLink, WireScope, WireSpan, WireStatus
@@ -330,21 +330,20 @@ def test_what_was_damaged_in_the_backend_is_read_and_differs(attribute: str, dam
     assert from_wire(msgspec.structs.replace(wire, attributes=attributes)) != span
 
 
+def in_jaegers_own_model(value: Any) -> Any:
+    """Lists become the text of a JSON array, and a negative zero loses its sign."""
+    if isinstance(value, list):
+        return msgspec.json.encode(value).decode()
+    return abs(value) if isinstance(value, float) and value == 0 else value
+
+
 def as_in_jaegers_own_model(wire: WireSpan) -> WireSpan:
     """What Jaeger gives back of a span that it kept in Badger, Cassandra or Elasticsearch; seen with Badger."""
     parent_id = wire.parent_id
     for link in wire.links:
         if not parent_id and link.trace_id == wire.trace_id:
             parent_id = link.span_id
-    attributes = {
-        # lists become the text of a JSON array, and a negative zero loses its sign
-        name: msgspec.json.encode(value).decode()
-        if isinstance(value, list)
-        else abs(value)
-        if value == 0 and isinstance(value, float)
-        else value
-        for name, value in wire.attributes.items()
-    }
+    attributes = {name: in_jaegers_own_model(value) for name, value in wire.attributes.items()}
     return msgspec.structs.replace(wire, parent_id=parent_id, attributes=attributes)
 
 
@@ -354,3 +353,10 @@ def as_in_jaegers_own_model(wire: WireSpan) -> WireSpan:
 @example(msgspec.structs.replace(LLM, model_parameters={"temperature": -0.0}))
 def test_a_span_that_jaeger_kept_in_its_own_model_reads_back_exactly(span: Span) -> None:
     assert exact(from_wire(as_in_jaegers_own_model(to_wire(span)))) == exact(span)
+
+
+def test_what_the_spans_of_a_session_share_is_mapped_once() -> None:
+    _session_texts.cache_clear()
+    for span in (LLM, TOOL, LLM, TOOL):
+        to_wire(msgspec.structs.replace(span, session_id="one", user_id="u", agent_name="", environment="", release=""))
+    assert _session_texts.cache_info().misses == 1
