@@ -2,7 +2,7 @@
 
     python benchmarks/ship.py [--spans 200000] [--events 1000000] [--sdk-spans 40000] [--round-trip-ms 50] [--only NAME]
 
-A record is an LLM call, a tool call or a turn, two events each, 1.4 kB a span. Each line of the table is a process of
+A record is an LLM call, a tool call or a turn, two events each, 1.8 kB a span. Each line of the table is a process of
 its own that sends to a server on loopback in yet another process, which counts the spans that arrive:
 
 * `read`: the floor of reading. The lines of the journal are read and decoded, and nothing is done with them.

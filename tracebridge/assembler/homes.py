@@ -1,8 +1,7 @@
 """Where each value of an event lives in a span: one table, read in both directions.
 
-A value has a home when the table names one and the value has the form that the field can hold; every other value
-stays in the `Edge` of its event. What the table cannot rebuild exactly is found by rebuilding and comparing, so
-that law 1 holds by construction, whatever an event holds.
+A value has a home when the table names one and the value has a form that the field holds exactly, so that it can be
+rebuilt from it; every other value stays in the `Edge` of its event. Law 1 stands on each line of the table doing so.
 """
 
 from __future__ import annotations
