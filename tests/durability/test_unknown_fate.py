@@ -16,6 +16,8 @@ from tracebridge.testing import Fault
 
 LAG_S = 0.1
 TIMEOUT_S = 0.5
+LATE_LAG_S = 0.7
+"""The lag of a backend that stores a request half a second after it was given up."""
 SPANS = 4
 
 ROUTES = dict(zip(("langfuse", "otel"), INGESTION, strict=True))
@@ -51,14 +53,19 @@ def sink(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def workplace_at(folder: Path, server: DevServer, sink: str, lag_s: float) -> Workplace:
+    reader = {"type": "jaeger", "url": server.url, "visibility_lag": lag_s}
+    settings = {
+        "langfuse": langfuse(server, visibility_lag=lag_s, timeout=TIMEOUT_S),
+        "otel": otel(server, timeout=TIMEOUT_S, reader=reader),
+    }
+    return Workplace(folder, {sink: settings[sink]})
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, server: DevServer, sink: str) -> Workplace:
     server.clear()
-    settings = {
-        "langfuse": langfuse(server, visibility_lag=LAG_S, timeout=TIMEOUT_S),
-        "otel": otel(server, timeout=TIMEOUT_S, reader={"type": "jaeger", "url": server.url, "visibility_lag": LAG_S}),
-    }
-    return Workplace(tmp_path / "here", {sink: settings[sink]})
+    return workplace_at(tmp_path / "here", server, sink, LAG_S)
 
 
 def record(tracer: Tracer, session_id: str) -> None:
@@ -74,8 +81,11 @@ def shown(workplace: Workplace, sink: str) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("what", UNANSWERED)
 def test_a_request_without_an_answer_is_stored_once_in_the_end(
-    workplace: Workplace, server: DevServer, sink: str, what: str
+    tmp_path: Path, server: DevServer, sink: str, what: str
 ) -> None:
+    server.clear()
+    lag_s = LATE_LAG_S if what == "stored after the time-out" else LAG_S
+    workplace = workplace_at(tmp_path / "here", server, sink, lag_s)
     server.faults.add(*UNANSWERED[what](sink))
     tracer = workplace.tracer()
     sessions = 0
@@ -86,7 +96,7 @@ def test_a_request_without_an_answer_is_stored_once_in_the_end(
         assert time.monotonic() < deadline, f"{left} events are left"
         record(tracer, f"session-{sessions}")
         sessions += 1
-        left = tracer.flush(3 * LAG_S)
+        left = tracer.flush(3 * lag_s)
     tracer.shutdown()
     while len(stored := shown(workplace, sink)) < sessions * SPANS:
         assert time.monotonic() < deadline, f"only {len(stored)} spans show"

@@ -26,7 +26,7 @@ from tests.outcomes.trial import FEW_SPANS, TOKEN, Trial, otel
 
 TLS = Path(__file__).resolve().parent.parent / "data" / "tls"
 AUTHORITY = str(TLS / "authority.pem")
-TIMEOUT_S = 0.6
+TIMEOUT_S = 0.8
 LIMIT = 20_000
 
 GrpcTrial = Callable[[Rule], tuple[Trial, GrpcBackend]]
