@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracebridge.assembler.homes import HOMES, Home, event_object, settle
@@ -45,4 +45,4 @@ def test_a_value_is_rebuilt_exactly_from_its_home_or_stays_in_the_edge(event_typ
 
     for value in EDGE_CASES:
         check(value)
-    given(likely)(check)()
+    settings(max_examples=25)(given(likely)(check))()

@@ -243,7 +243,12 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(here: Workplace, t
 def start_and_wait_for_requests(here: Workplace, devserver: DevServer, old: Path) -> subprocess.Popen[str]:
     """A slow backfill to LangFuse of which some requests, and not all, have been sent."""
     line = ("backfill", old, "--sink", "langfuse", "--max-rps", "1", "--json")
-    program = here.start(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # where the tests run in the background the signal is ignored, and so would the program
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        program = here.start(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         until(lambda: devserver.requests.get(LANGFUSE_ROUTE, 0) >= 2, "some requests come in")
     except BaseException:

@@ -111,6 +111,7 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(tmp_path: Path, devserver: D
     assert out.startswith(b"[")
 
 
+@pytest.mark.slow
 def test_the_bar_of_a_backfill_tells_how_far_it_is_and_how_long_the_rest_takes(
     tmp_path: Path, devserver: DevServer
 ) -> None:

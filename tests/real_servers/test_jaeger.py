@@ -110,6 +110,7 @@ def test_what_is_not_there_is_nothing_and_no_error(jaeger: Jaeger) -> None:
     assert read(sink, Query(session_id=uuid.uuid4().hex)) == []
 
 
+@pytest.mark.slow
 def test_a_hundred_real_sessions_are_backfilled_validated_and_rebuilt_from_it(
     empty_jaeger: Jaeger, legacy_traces: Path, tmp_path: Path
 ) -> None:

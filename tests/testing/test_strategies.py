@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tracebridge.span import Span
@@ -53,6 +54,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 def test_spans_hold_every_nasty_kind() -> None:
     seen: set[str] = set()
 
