@@ -138,7 +138,7 @@ def _rehearse(
         _print_survey(arguments.dir, found)
         for one in rehearsed:
             _print_rehearsed(one, arguments.max_rps)
-        print("nothing was sent: this was a dry run")
+        print("nothing was sent: this was a dry run. What a backend turns out to hold already is not sent again")
     return 1 if any(one.dead for one in rehearsed) else 0
 
 
