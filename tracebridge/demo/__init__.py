@@ -15,7 +15,7 @@ from tracebridge.demo.trajectories import Trajectories
 from tracebridge.demo.workspace import opened_workspace
 from tracebridge.errors import MissingExtraError
 
-_NEEDED: Final = ("httpx", "langfuse", "opentelemetry", "starlette", "uvicorn")
+_NEEDED: Final = ("httpx", "opentelemetry", "starlette", "uvicorn")
 
 
 def run(input: Path | None = None, folder: Path | None = None, console: Console | None = None) -> int:
