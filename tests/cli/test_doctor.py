@@ -571,7 +571,7 @@ def test_the_versions_of_what_the_sinks_need_are_told(place: Workplace, devserve
     place.configure({"langfuse": langfuse(devserver)})
     found = ask(place, "--no-probe").checks["local"]["versions"]["found"]
     assert found.startswith("tracebridge ")
-    for name in ("Python 3.", "msgspec ", "langfuse 5."):
+    for name in ("Python 3.", "msgspec ", "httpx ", "opentelemetry-proto "):
         assert name in found
 
 

@@ -98,6 +98,7 @@ def test_the_corrupted_answer_is_found_field_by_field(demo: Told) -> None:
     assert "ok: findings: 1, fields that differ: output (exit code 1)" in demo.text
 
 
+@pytest.mark.slow
 def test_the_commands_that_it_ends_with_work(demo: Told) -> None:
     commands = re.findall(r"^   \$ (.*)$", demo.text[demo.text.index("What to try next") :], re.MULTILINE)
     devserver, status, validate, recipe, *_ = commands
