@@ -191,7 +191,7 @@ def test_a_defect_is_told_in_the_log_once_and_by_status(
     until(lambda: "sink bad is not shipped to: RuntimeError: a defect" in caplog.text, "it is told")
     tracer.flush(5)
     tracer.shutdown()
-    assert caplog.text.count("sink bad is not shipped to") == 1
+    assert caplog.text.count("sink bad is not shipped to: RuntimeError") == 1
     assert main(["--config", str(configuration), "status"]) == 0
     assert "failing (RuntimeError: a defect of the plug-in)" in capsys.readouterr().out
 
