@@ -44,7 +44,7 @@ def narrowed(path: Path, policy: Policy) -> list[dict[str, Any]]:
     return [narrow_event(partial(policies.apply, policy), event).fields for event in events]
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(
     lines=any_journal | agent_journal() | lived_journal().map(lambda lived: [at.event for at in lived]), policy=POLICIES
 )
@@ -69,8 +69,9 @@ def server() -> Iterator[DevServer]:
         yield server
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("sink", ["langfuse", "otel"])
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(lines=agent_journal(), policy=POLICIES)
 def test_journals_are_restored_from_each_backend(
     server: DevServer, sink: str, lines: list[dict[str, Any]], policy: Policy
