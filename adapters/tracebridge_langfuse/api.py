@@ -15,7 +15,7 @@ import msgspec
 from tracebridge.errors import BackendError
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
-from tracebridge_otlp.answer import Answer, message_in, retry_after_s, shortened
+from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 from tracebridge_otlp.untraced import untraced
@@ -167,14 +167,14 @@ class PublicApi:
                 raise self._failure(route, answer, can_be_less=can_be_less)
             return self._decoded(route, decode, answer)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-            raise _PassingError(f"no connection ({_name(error)}); {_CHECK_CONNECTION}") from None
+            raise _PassingError(f"no connection ({error_words(error)}); {_CHECK_CONNECTION}") from None
         except (httpx.TransportError, _BrokenOffError) as error:
             # no answer in time, or one that broke off: a smaller one may get through
             if can_be_less:
-                raise TooMuchError(self._words(route, _name(error))) from None
-            raise _PassingError(f"no whole answer ({_name(error)}); {_CHECK_WAY}") from None
+                raise TooMuchError(self._words(route, error_words(error))) from None
+            raise _PassingError(f"no whole answer ({error_words(error)}); {_CHECK_WAY}") from None
         except (httpx.DecodingError, httpx.InvalidURL) as error:
-            raise self._trouble(route, f"{_name(error)}; {_CHECK_HOST}") from None
+            raise self._trouble(route, f"{error_words(error)}; {_CHECK_HOST}") from None
 
     def _exchange(self, route: str, parameters: Mapping[str, str], *, can_be_less: bool) -> Answer:
         body = bytearray()
@@ -237,10 +237,6 @@ def _pause_s(error: _PassingError, failures: int) -> float:
     asked_s = least_s if error.pause_s is None else max(error.pause_s, _FIRST_PAUSE_S)
     # those who were refused together should not come back together
     return asked_s * random.uniform(1.0, 1.1)
-
-
-def _name(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _colon(words: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,22 +11,15 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge_langfuse.configuration import LangfuseSettings
-from tracebridge_otlp.answer import Answer, message_in, shortened
+from tracebridge_langfuse.server_mode import METRICS_QUERY
+from tracebridge_otlp.answer import Answer, shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, silence
+from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor
 
 _OLDEST_MAJOR: Final = 4
 _API: Final = "/api/public/"
 _AFTER_SERVER: Final = ("clock", "credentials", "write mode")
-_METRICS_QUERY: Final = json.dumps(
-    {
-        "view": "observations",
-        "metrics": [{"measure": "count", "aggregation": "count"}],
-        "fromTimestamp": "2020-01-01T00:00:00Z",
-        "toTimestamp": "2020-01-02T00:00:00Z",
-    }
-)
 
 
 def diagnose(settings: LangfuseSettings, timeout_s: float) -> Iterator[Check]:
@@ -155,7 +147,7 @@ class _Server:
             return _not_told("the route that tells it does not answer as expected")
         if traces.status == httpx.codes.NOT_FOUND:
             return Check(name="write mode", status="ok", found="events_only, the default of version 4")
-        metrics = self._ask("v2/metrics", query=_METRICS_QUERY).answer
+        metrics = self._ask("v2/metrics", query=METRICS_QUERY).answer
         if metrics is not None and metrics.status == httpx.codes.NOT_FOUND:
             return Check(
                 name="write mode",
@@ -174,8 +166,7 @@ class _Server:
         return ask(self._client, url, self._redact, params=parameters, **auth)
 
     def _said(self, answer: Answer) -> str:
-        said = shortened(message_in(answer)) if not answer.is_web_page else "a web page"
-        return self._redact(f"HTTP {answer.status}" + (f": {said}" if said else ""))
+        return said(answer, self._redact)
 
 
 def _without_keys(request: httpx.Request) -> httpx.Request:

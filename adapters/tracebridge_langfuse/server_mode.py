@@ -15,12 +15,15 @@ WriteMode = Literal["events_only", "dual", "legacy"]
 
 _NOT_FOUND: Final = 404
 _FIRST_READABLE: Final = 4
-_METRICS_QUESTION: Final = {
-    "view": "observations",
-    "metrics": [{"measure": "count", "aggregation": "count"}],
-    "fromTimestamp": "2020-01-01T00:00:00Z",
-    "toTimestamp": "2020-01-02T00:00:00Z",
-}
+METRICS_QUERY: Final = json.dumps(
+    {
+        "view": "observations",
+        "metrics": [{"measure": "count", "aggregation": "count"}],
+        "fromTimestamp": "2020-01-01T00:00:00Z",
+        "toTimestamp": "2020-01-02T00:00:00Z",
+    }
+)
+"""A small question for `v2/metrics`, a route that is not there in legacy mode."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ def write_mode(api: PublicApi) -> WriteMode:
     """
     if not _serves(api, "traces", {"limit": "1"}):
         return "events_only"
-    return "dual" if _serves(api, "v2/metrics", {"query": json.dumps(_METRICS_QUESTION)}) else "legacy"
+    return "dual" if _serves(api, "v2/metrics", {"query": METRICS_QUERY}) else "legacy"
 
 
 def refuse_legacy_mode(api: PublicApi) -> None:

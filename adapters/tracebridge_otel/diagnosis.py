@@ -13,9 +13,9 @@ from tracebridge.diagnosis import Check
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otel.configuration import JaegerSettings, OtelSettings
 from tracebridge_otel.sink import OtelSink
-from tracebridge_otlp.answer import Answer, message_in, shortened
+from tracebridge_otlp.answer import Answer
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, silence
+from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor, header_fields
 
 _READER: Final = "reader "
@@ -102,14 +102,14 @@ def _reader_check(exchange: Exchange, settings: JaegerSettings, service: str, re
         found, remedy = silence(exchange, settings.url, settings.timeout)
         return Check(name="reader", status="fail", found=found, remedy=remedy)
     if answer.status in (401, 403):
-        words = f"the credentials are refused: {_said(answer, redact)}"
+        words = f"the credentials are refused: {said(answer, redact)}"
         return Check(name="reader", status="fail", found=words, remedy="check `reader.headers`")
     services = _services_in(answer) if answer.status == httpx.codes.OK else None
     if services is None:
         return Check(
             name="reader",
             status="fail",
-            found=f"it does not answer as Jaeger's query API does: {_said(answer, redact)}",
+            found=f"it does not answer as Jaeger's query API does: {said(answer, redact)}",
             remedy="check `reader.url`: Jaeger 2's query service, as a rule on port 16686, with its base path",
         )
     is_known = "has" if service in services else "does not have yet"
@@ -127,8 +127,3 @@ def _services_in(answer: Answer) -> list[Any] | None:
     # of a server that has seen none yet the list may be left out
     services = value.get("services") or []
     return services if isinstance(services, list) else None
-
-
-def _said(answer: Answer, redact: Redactor) -> str:
-    said = "a web page" if answer.is_web_page else shortened(message_in(answer))
-    return redact(f"HTTP {answer.status}" + (f": {said}" if said else ""))

@@ -145,11 +145,11 @@ def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,18}(\.\d{1,9})?", text):
         return float(text)
-    moment = _moment(text)
+    moment = http_date(text)
     if moment is None:
         return None
     # the server's own clock is the one that its date goes by
-    its_now = _moment(headers.get("date", ""))
+    its_now = http_date(headers.get("date", ""))
     return max(moment.timestamp() - (now_s if its_now is None else its_now.timestamp()), 0.0)
 
 
@@ -257,7 +257,12 @@ def _json(body: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def _moment(text: str) -> datetime | None:
+def error_words(error: Exception) -> str:
+    """What an exception is, and what it says if it says anything."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def http_date(text: str) -> datetime | None:
     """The moment that an HTTP date names; None if it is none."""
     try:
         moment = email.utils.parsedate_to_datetime(text)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import email.utils
 import socket
 import ssl
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,7 +16,7 @@ import httpx
 import msgspec
 
 from tracebridge.diagnosis import Check
-from tracebridge_otlp.answer import Answer, shortened
+from tracebridge_otlp.answer import Answer, error_words, http_date, message_in, shortened
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 
 CLOCK_TOLERANCE_S: Final = 30.0
@@ -60,7 +58,7 @@ def reach(url: str, context: ssl.SSLContext, timeout_s: float, *, authority: str
         yield Check(
             name=f"{prefix}address",
             status="fail",
-            found=f"the name {host!r} cannot be looked up: {_words(error)}",
+            found=f"the name {host!r} cannot be looked up: {error_words(error)}",
             remedy="check the host's name, and this machine's DNS",
         )
         return
@@ -72,7 +70,7 @@ def reach(url: str, context: ssl.SSLContext, timeout_s: float, *, authority: str
         yield Check(
             name=f"{prefix}connection",
             status="fail",
-            found=f"{host}:{port} cannot be connected to: {_words(error)}",
+            found=f"{host}:{port} cannot be connected to: {error_words(error)}",
             remedy="check that the server runs, its port, and the firewalls in between",
         )
         return
@@ -92,11 +90,17 @@ def ask(client: httpx.Client, url: str, redact: Redactor, **request: object) -> 
     try:
         response = client.get(url, **request)  # type: ignore[arg-type]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        trouble = redact(shortened(f"{without_credentials(url)}: {_words(error)}"))
+        trouble = redact(shortened(f"{without_credentials(url)}: {error_words(error)}"))
         return Exchange(answer=None, trouble=trouble, sent_s=sent_s, came_s=time.time())
     headers = {name.lower(): value for name, value in response.headers.items()}
     answer = Answer(status=response.status_code, headers=headers, body=response.content)
     return Exchange(answer=answer, sent_s=sent_s, came_s=sent_s + response.elapsed.total_seconds())
+
+
+def said(answer: Answer, redact: Redactor) -> str:
+    """What a server answered, in short and without credentials."""
+    words = "a web page" if answer.is_web_page else shortened(message_in(answer))
+    return redact(f"HTTP {answer.status}" + (f": {words}" if words else ""))
 
 
 def silence(exchange: Exchange, url: str, timeout_s: float) -> tuple[str, str]:
@@ -124,7 +128,7 @@ def speaks_tls(host: str, port: int, timeout_s: float) -> bool:
 
 def clock_check(exchange: Exchange, name: str = "clock") -> Check:
     """Compare this machine's clock with the server's, as its answer's `Date` tells it."""
-    date = None if exchange.answer is None else _moment(exchange.answer.headers.get("date", ""))
+    date = None if exchange.answer is None else http_date(exchange.answer.headers.get("date", ""))
     if date is None:
         return Check(name=name, status="skip", found="the server does not tell its time")
     # the server's time is cut to whole seconds, and was told at some moment of the exchange
@@ -159,7 +163,7 @@ def _tls(connection: socket.socket, host: str, context: ssl.SSLContext, authorit
         return Check(
             name=name,
             status="fail",
-            found=f"TLS fails: {_words(error)}",
+            found=f"TLS fails: {error_words(error)}",
             remedy="if the server speaks plain HTTP, write http:// in the address; else check its port and its TLS",
         )
     expires = str(certificate.get("notAfter", ""))
@@ -202,17 +206,5 @@ def _has_proxy(url: str) -> bool:
     return is_named and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2])
 
 
-def _moment(text: str) -> datetime | None:
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def _left(ends_at: float) -> float:
     return max(ends_at - time.monotonic(), 0.1)
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
