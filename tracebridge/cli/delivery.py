@@ -124,17 +124,13 @@ def _deliver(settings: Settings, shipper: BackgroundShipper, patience_s: float, 
 def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict[str, Left]) -> Delivered:
     account, sink = state.account(was.target), was.account.sink
     left = lefts.get(sink)
-
-    def more(counter: str) -> int:
-        return account.counters.get(counter, 0) - was.account.counters.get(counter, 0)
-
-    found = more("found_spans")
+    found = account.more(was.account, "found_spans")
     return Delivered(
         sink=sink,
         endpoint=account.endpoint,
-        spans=more("confirmed_spans") - found,
+        spans=account.more(was.account, "confirmed_spans") - found,
         found=found,
-        events=more("confirmed_events"),
+        events=account.more(was.account, "confirmed_events"),
         # some that were dead before may have been sent again
         dead=state.dead.count_after(was.target, was.account.latest_dead),
         left=left.events if left else 0,

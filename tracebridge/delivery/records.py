@@ -158,6 +158,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         known = self.counters.get("confirmed_events", 0) + self.counters.get("discarded_events", 0)
         return self.read_events - known - self.open_events - self.in_flight_events - self.dead_events
 
+    def more(self, before: Account, counter: str) -> int:
+        """By how much a counter has grown since an earlier account of the same target."""
+        return self.counters.get(counter, 0) - before.counters.get(counter, 0)
+
 
 class Target(msgspec.Struct, frozen=True):
     """A sink's backend that was delivered to at some time."""

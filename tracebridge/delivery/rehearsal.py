@@ -103,19 +103,16 @@ def _rehearsed(sink: SinkSettings, place: Path, progress: Progress) -> Rehearsed
                 shipper.wait(min(round_.wait_s, _WAIT_S))
         after = state.account(target)
 
-    def more(counter: str) -> int:
-        return after.counters.get(counter, 0) - before.counters.get(counter, 0)
-
-    spans, units = more("confirmed_spans"), sink.capabilities.billable_units
+    spans, units = after.more(before, "confirmed_spans"), sink.capabilities.billable_units
     return Rehearsed(
         sink=sink.name,
         endpoint=sink.endpoint,
         spans=spans,
-        events=more("confirmed_events"),
+        events=after.more(before, "confirmed_events"),
         traces=counts.traces,
         requests=counts.requests,
         bytes=counts.bytes,
-        cut=more("cut_spans"),
+        cut=after.more(before, "cut_spans"),
         dead=after.dead_spans - before.dead_spans,
         units=None if units is None else units(counts.traces, spans),
     )
