@@ -126,4 +126,4 @@ def test_writers_that_come_back_while_a_session_is_removed_again_and_again_lose_
                 assert line.event is not None
                 numbers.append(line.event.data["metadata"]["number"])
     assert sorted(numbers) == sorted([*range(count), *range(count)])
-    assert times > 5, "the file was hardly ever removed under the writers: this proves little"
+    assert times > 10, "the file was hardly ever removed under the writers: this proves little"

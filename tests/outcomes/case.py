@@ -34,6 +34,8 @@ def assert_sent_again_until_taken(trial: Trial, backend: Kept, case: Case) -> No
     assert trial.counter("possible_repeats") == (2 * FEW_SPANS if case.may_be_stored else 0)
     assert trial.condition() == "idle: everything is delivered"
     # however often it happens, it is said once; a loaded machine may be in trouble of another kind, too
-    (line,) = [line for line in trial.said_of_trouble() if case.said in line]
+    lines = trial.said_of_trouble()
+    assert len(set(lines)) == len(lines)
+    (line,) = [line for line in lines if case.said in line]
     assert line.startswith("sink otel: backing off: ")
     assert trial.said()[-1] == "sink otel: works again"
