@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from soak.chaos import Chaos
+from soak.chaos import LONGEST_LAG_S, Chaos
 from tracebridge.config import SinkSettings, load
 from tracebridge.delivery.state import State
 from tracebridge.event import Json
 from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
 from tracebridge.session_stream import SessionStream
-from tracebridge.sink import Query
+from tracebridge.sink import Query, Reader
 
 SpanId = tuple[str, str]
 _FAR_FUTURE_NS = 4_000_000_000_000_000_000
@@ -128,8 +129,7 @@ def _lines(path: Path) -> Iterator[tuple[str, tuple[str, int] | None]]:
 def _sink_account(sink: SinkSettings, trace_dir: Path, owed: set[SpanId]) -> SinkAccount:
     reader = sink.open_reader()
     try:
-        query = Query(start_ns=0, end_ns=_FAR_FUTURE_NS, ids_only=True)
-        held = Counter((span.trace_id, span.span_id) for span in reader.read(query))
+        held = _held(reader, owed)
     finally:
         reader.close()
     state = State(layout.state_file(trace_dir))
@@ -147,6 +147,16 @@ def _sink_account(sink: SinkSettings, trace_dir: Path, owed: set[SpanId]) -> Sin
         dead=account.dead_spans,
         possible_repeats=account.counters.get("possible_repeats", 0),
     )
+
+
+def _held(reader: Reader, owed: set[SpanId]) -> Counter[SpanId]:
+    """How often the backend holds each span, once it has caught up with what it accepted while it was behind."""
+    query = Query(start_ns=0, end_ns=_FAR_FUTURE_NS, ids_only=True)
+    deadline = time.monotonic() + 2 * LONGEST_LAG_S
+    while True:
+        held = Counter((span.trace_id, span.span_id) for span in reader.read(query))
+        if owed <= held.keys() or time.monotonic() > deadline:
+            return held
 
 
 def _everything(event_type: str, data: dict[str, Json]) -> dict[str, Json]:

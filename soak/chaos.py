@@ -23,6 +23,8 @@ from tracebridge.testing.faults import FaultPlan
 
 LAG_S: Final = 1.0
 """What the sinks declare."""
+LONGEST_LAG_S: Final = 8.0
+"""How far the backend is behind at most."""
 _AGENTS: Final = 4
 _SHIPPERS: Final = 2
 _INGESTION: Final = ("POST /api/public/otel/v1/traces", "POST /v1/traces")
@@ -169,6 +171,11 @@ class Chaos:
                 print(f"  everything is shipped at attempt {attempt + 1}", flush=True)
                 return
 
+    def fall_behind(self) -> None:
+        """Let the backend be as far behind as it ever gets."""
+        self._set_faults(_behind("POST *", LONGEST_LAG_S))
+        self.did["a backend behind with everything"] += 1
+
     # --- trouble ----------------------------------------------------------------------------------------------------
 
     def _kill_an_agent(self) -> None:
@@ -207,7 +214,7 @@ class Chaos:
     def _other_faults(self) -> None:
         choose, route = self._choose, self._choose.choice([*_INGESTION, "POST *"])
         lag_s = choose.uniform(0.0, LAG_S)
-        behind_s = choose.uniform(LAG_S, 8.0)
+        behind_s = choose.uniform(LAG_S, LONGEST_LAG_S)
         faults = {
             "no fault": (),
             "a backend that is away": (Fault(route=route, status=503, headers={"Retry-After": "1"}),),
@@ -216,7 +223,7 @@ class Chaos:
             "connections reset": (Fault(route=route, reset="before", probability=0.5, seed=choose.randrange(99)),),
             "answers cut short": (Fault(route=route, truncate=True, every=2),),
             "a late backend": (Fault(route=route, visibility_lag_s=lag_s),),
-            "a backend behind with everything": (Fault(route=route, visibility_lag_s=behind_s),),
+            "a backend behind with everything": (_behind(route, behind_s),),
             "a slow backend": (Fault(route=route, latency_s=choose.uniform(0.5, 4.0), every=3),),
             "a hanging backend": (Fault(route=route, hang=True, every=4),),
             "a query service that is away": (Fault(route=_READING, status=500),),
@@ -256,6 +263,11 @@ class Chaos:
     def _run(self, *arguments: str) -> int:
         with (self._logs / "settling.log").open("ab") as log:
             return subprocess.run([sys.executable, "-m", *arguments], stdout=log, stderr=log, check=False).returncode
+
+
+def _behind(route: str, seconds: float) -> Fault:
+    # a backend catches up in order: nobody could tell what is late from what was lost if it did not
+    return Fault(route=route, visibility_lag_s=seconds, in_order=True)
 
 
 def _free_port() -> int:

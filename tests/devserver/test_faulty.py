@@ -109,6 +109,16 @@ def test_a_lag_hides_what_is_stored(devserver: DevServer, client: httpx.Client, 
     assert stored(client) == 1
 
 
+def test_behind_a_queue_nothing_is_readable_before_what_was_stored_earlier(
+    devserver: DevServer, client: httpx.Client, side: Side
+) -> None:
+    route, stored = side
+    devserver.faults.add(Fault(route=f"POST {route}", visibility_lag_s=3600, in_order=True, times=1))
+    client.post(route, json=export(span(spanId="00000000000000aa")))
+    client.post(route, json=export(span()))
+    assert stored(client) == 0
+
+
 def test_a_lag_ends(devserver: DevServer, client: httpx.Client, side: Side) -> None:
     route, stored = side
     devserver.faults.add(Fault(route=f"POST {route}", visibility_lag_s=0.05))

@@ -67,7 +67,7 @@ def store_export(store: Store, request: ExportTraceServiceRequest, fault: Fault)
     spans = list(otlp.otlp_spans(request))
     refused = min(fault.reject, len(spans))
     for _ in range(copies_to_store(fault)):
-        store.add_spans(spans[refused:], visible_ms)
+        store.add_spans(spans[refused:], visible_ms, in_order=fault.in_order)
     answer = ExportTraceServiceResponse()
     if refused:
         answer.partial_success.rejected_spans = refused

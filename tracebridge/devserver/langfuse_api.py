@@ -246,7 +246,7 @@ class _Ingest:
             # What the worker cannot convert is lost after a 200, whatever the reason.
             rows = []
         for _ in range(copies_to_store(fault)):
-            self._store.add_observations(rows)
+            self._store.add_observations(rows, in_order=fault.in_order)
         return answer(_queue_job(self._public_key, headers))
 
 

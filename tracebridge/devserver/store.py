@@ -105,6 +105,7 @@ class Store:
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.RLock()
         self._connection = _open(path)
+        self._queued_until_ms = {table: self._last_visible_ms(table) for table in ("observation", "span")}
 
     def close(self) -> None:
         """Close the file; nothing may be asked afterwards."""
@@ -116,14 +117,25 @@ class Store:
         with self._lock, self._connection:
             for table in ("observation", "span", "part"):
                 self._connection.execute(f"DELETE FROM {table}")
+            self._queued_until_ms = dict.fromkeys(self._queued_until_ms, 0)
 
     # Langfuse observations
 
-    def add_observations(self, observations: Iterable[Observation]) -> None:
-        """Append rows; rows with the same ids are kept side by side."""
+    def add_observations(self, observations: Iterable[Observation], *, in_order: bool = False) -> None:
+        """Append rows; rows with the same ids are kept side by side.
+
+        `in_order`: what is added afterwards becomes visible no earlier than these.
+        """
         marks = ", ".join("?" * len(_FIELDS))
-        rows = [_row(observation) for observation in observations]
         with self._lock, self._connection:
+            rows = [
+                _row(
+                    msgspec.structs.replace(
+                        observation, visible_ms=self._queued("observation", observation.visible_ms, in_order)
+                    )
+                )
+                for observation in observations
+            ]
             self._connection.executemany(f"INSERT INTO observation ({_COLUMNS}) VALUES ({marks})", rows)
 
     def observations(self, where: Condition, limit: int) -> list[Observation]:
@@ -173,9 +185,13 @@ class Store:
 
     # OTLP spans
 
-    def add_spans(self, spans: Iterable[OtlpSpan], visible_ms: int) -> None:
-        """Append spans; spans with the same ids are kept side by side."""
+    def add_spans(self, spans: Iterable[OtlpSpan], visible_ms: int, *, in_order: bool = False) -> None:
+        """Append spans; spans with the same ids are kept side by side.
+
+        `in_order`: what is added afterwards becomes visible no earlier than these.
+        """
         with self._lock, self._connection:
+            visible_ms = self._queued("span", visible_ms, in_order)
             parts: dict[bytes, int] = {}
             rows = [
                 (
@@ -234,6 +250,18 @@ class Store:
         )
         rows = self._select(sql, (_now_ms(), *where.params))
         return [OtlpSpan(**dict(zip(OtlpSpan.__struct_fields__, row, strict=True))) for row in rows]
+
+    def _queued(self, table: str, visible_ms: int, in_order: bool) -> int:
+        """When a row becomes visible that would be at `visible_ms` if no queue stood before it."""
+        visible_ms = max(visible_ms, self._queued_until_ms[table])
+        if in_order:
+            self._queued_until_ms[table] = visible_ms
+        return visible_ms
+
+    def _last_visible_ms(self, table: str) -> int:
+        """Where a backend that was killed goes on: what it queued is kept in order."""
+        ((last,),) = self._select(f"SELECT coalesce(max(visible_ms), 0) FROM {table}", ())
+        return int(last)
 
     def _part(self, body: bytes, known: dict[bytes, int]) -> int:
         if body not in known:

@@ -50,6 +50,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     """The answer waits so long, before anything is stored."""
     visibility_lag_s: float = 0.0
     """What the request stores becomes readable so much later."""
+    in_order: bool = False
+    """With a lag: whatever is stored later becomes readable later too, as behind a queue."""
     status: int | None = None
     """Answer with this error status and store nothing."""
     body: str = ""
