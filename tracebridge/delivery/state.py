@@ -17,6 +17,7 @@ import msgspec
 
 from tracebridge.delivery.choice import ALWAYS, Window
 from tracebridge.delivery.dead_letters import DeadLetters
+from tracebridge.delivery.evidence import Evidence
 from tracebridge.delivery.lock import ShipperLock
 from tracebridge.delivery.records import (
     LATEST_NS,
@@ -86,6 +87,7 @@ class State:
         """
         self._file = StateFile(path, busy_s)
         self.dead = DeadLetters(self._file)
+        self.evidence = Evidence(self._file)
 
     @classmethod
     def for_shipping(cls, path: Path) -> State:
@@ -154,7 +156,8 @@ class State:
     def forget_target(self, target: int) -> None:
         """Give up everything that a backend has not got, and all that is known of it."""
         with self._file.transaction() as db:
-            for table in ("cursor", "in_flight", "dead", "counter", "condition"):
+            db.execute("DELETE FROM content WHERE batch IN (SELECT id FROM in_flight WHERE target = ?)", (target,))
+            for table in ("cursor", "in_flight", "dead", "counter", "condition", "compared", "validation"):
                 db.execute(f"DELETE FROM {table} WHERE target = ?", (target,))
             db.execute("DELETE FROM target WHERE id = ?", (target,))
 
@@ -192,7 +195,7 @@ class State:
             for target, encoded in rows.fetchall():
                 cursor = msgspec.msgpack.decode(encoded, type=Cursor)
                 self._count(target, "removed_events", cursor.events_read - len(cursor.checkpoint.opened))
-            for table in ("cursor", "problem"):
+            for table in ("cursor", "problem", "compared"):
                 db.execute(f"DELETE FROM {table} WHERE folder = ?", (number,))
             db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
             db.execute("DELETE FROM folder WHERE id = ?", (number,))
@@ -260,7 +263,8 @@ class State:
                     "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?", (target, folder, session)
                 )
                 self._count(target, "removed_events", cursor.events_read)
-            db.execute("DELETE FROM problem WHERE folder = ? AND session = ?", (folder, session))
+            for table in ("problem", "compared"):
+                db.execute(f"DELETE FROM {table} WHERE folder = ? AND session = ?", (folder, session))
 
     def marks(self, target: int, folder: int, sessions: Sequence[str]) -> dict[str, Mark]:
         """Where some sessions of a folder stand for a target; those that were never read are left out."""
@@ -326,7 +330,9 @@ class State:
     def in_flight(self, target: int) -> Iterator[Batch]:
         """The batches of a target whose fate is not settled, oldest first, without their spans."""
         rows = self._file.db.execute(
-            "SELECT id, fate, sent_ns, refs, suspicion FROM in_flight WHERE target = ? ORDER BY id", (target,)
+            "SELECT id, fate, sent_ns, refs, suspicion FROM in_flight JOIN content ON batch = id"
+            " WHERE target = ? ORDER BY id",
+            (target,),
         ).fetchall()
         for number, fate, sent_ns, refs, suspicion in rows:
             yield Batch(
@@ -340,7 +346,7 @@ class State:
 
     def parts(self, batch: Batch) -> tuple[bytes, ...]:
         """The encoded spans of a batch in flight."""
-        (parts,) = self._file.db.execute("SELECT parts FROM in_flight WHERE id = ?", (batch.id,)).fetchone()
+        (parts,) = self._file.db.execute("SELECT parts FROM content WHERE batch = ?", (batch.id,)).fetchone()
         return msgspec.msgpack.decode(parts, type=tuple[bytes, ...])
 
     def set_fate(self, batch: Batch, fate: Fate) -> Batch:
@@ -358,8 +364,8 @@ class State:
 
     def confirm(self, target: int, batch: Batch) -> None:
         """The backend has taken the batch."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+        with self._file.transaction():
+            self._remove(batch)
             self._count_confirmed(target, batch.refs)
 
     def witnesses(self, target: int) -> tuple[Witness, ...]:
@@ -374,8 +380,8 @@ class State:
 
     def replace(self, target: int, batch: Batch, successors: Iterable[Batch]) -> list[Batch]:
         """In one step: the batch is given up for smaller ones. What they leave out is confirmed."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+        with self._file.transaction():
+            self._remove(batch)
             inserted = [self._insert(target, successor) for successor in successors]
             left = {ref for successor in inserted for ref in successor.refs}
             self._count_confirmed(target, [ref for ref in batch.refs if ref not in left])
@@ -383,8 +389,8 @@ class State:
 
     def bury(self, target: int, batch: Batch, reason: str) -> None:
         """The backend will never take the batch: its spans go to the dead letters, with the reason."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
+        with self._file.transaction():
+            self._remove(batch)
             self._insert_dead(target, reason, batch.parts, batch.refs)
 
     def revive(self, target: int, letters: Collection[DeadLetter], batches: Iterable[Batch]) -> list[Batch]:
@@ -485,21 +491,29 @@ class State:
 
     def _insert(self, target: int, batch: Batch) -> Batch:
         row = self._file.db.execute(
-            "INSERT INTO in_flight (target, fate, written_ns, spans, events, parts, refs, sent_ns, suspicion)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO in_flight (target, fate, written_ns, spans, events, sent_ns, suspicion)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 target,
                 batch.fate,
                 time.time_ns(),
                 len(batch.parts),
                 batch.events,
-                msgspec.msgpack.encode(batch.parts),
-                msgspec.msgpack.encode(batch.refs),
                 batch.sent_ns,
                 b"" if batch.suspicion == Suspicion() else msgspec.msgpack.encode(batch.suspicion),
             ),
         )
-        return msgspec.structs.replace(batch, id=int(row.lastrowid or 0))
+        number = int(row.lastrowid or 0)
+        # apart from the row that changes with the batch's fate: SQLite writes a row anew as a whole
+        self._file.db.execute(
+            "INSERT INTO content VALUES (?, ?, ?)",
+            (number, msgspec.msgpack.encode(batch.parts), msgspec.msgpack.encode(batch.refs)),
+        )
+        return msgspec.structs.replace(batch, id=number)
+
+    def _remove(self, batch: Batch) -> None:
+        self._file.db.execute("DELETE FROM content WHERE batch = ?", (batch.id,))
+        self._file.db.execute("DELETE FROM in_flight WHERE id = ?", (batch.id,))
 
     def _insert_dead(self, target: int, reason: str, parts: Iterable[bytes], refs: Iterable[SpanRef]) -> None:
         died_ns = time.time_ns()

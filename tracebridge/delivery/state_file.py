@@ -13,7 +13,7 @@ from typing import Final
 from tracebridge.delivery.connection import Connection
 from tracebridge.errors import DamagedStateError, PassingStateError, StateError
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _PAGE_BYTES: Final = 16_384
 """A batch in flight is a megabyte, and each page of it is written, checked and freed on its own."""
 BUSY_S: Final = 30.0
@@ -49,11 +49,10 @@ CREATE TABLE in_flight (
     written_ns INTEGER NOT NULL,
     spans INTEGER NOT NULL,
     events INTEGER NOT NULL,
-    parts BLOB NOT NULL,
-    refs BLOB NOT NULL,
     sent_ns INTEGER NOT NULL DEFAULT 0,
     suspicion BLOB NOT NULL DEFAULT x''
 );
+CREATE TABLE content (batch INTEGER PRIMARY KEY REFERENCES in_flight, parts BLOB NOT NULL, refs BLOB NOT NULL);
 CREATE TABLE dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     target INTEGER NOT NULL REFERENCES target,
@@ -85,6 +84,33 @@ CREATE TABLE problem (
 ) WITHOUT ROWID;
 CREATE INDEX retried ON dead (target) WHERE is_retried;
 CREATE TABLE rules (fingerprint TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE validation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    target INTEGER NOT NULL REFERENCES target,
+    began_ns INTEGER NOT NULL,
+    ended_ns INTEGER NOT NULL DEFAULT 0,
+    scope TEXT NOT NULL,
+    summary TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE compared (
+    target INTEGER NOT NULL REFERENCES target,
+    folder INTEGER NOT NULL REFERENCES folder,
+    session TEXT NOT NULL,
+    validation INTEGER NOT NULL REFERENCES validation,
+    compared_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    rules TEXT NOT NULL,
+    spans INTEGER NOT NULL,
+    defects INTEGER NOT NULL,
+    PRIMARY KEY (target, folder, session)
+) WITHOUT ROWID;
+CREATE TABLE step (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ns INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    action TEXT NOT NULL,
+    record TEXT NOT NULL
+);
 """
 
 _UPGRADES: Final = {
@@ -106,11 +132,47 @@ _UPGRADES: Final = {
     ALTER TABLE condition ADD COLUMN until_ns INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX retried ON dead (target) WHERE is_retried;
     """,
+    3: """
+    CREATE TABLE content (batch INTEGER PRIMARY KEY REFERENCES in_flight, parts BLOB NOT NULL, refs BLOB NOT NULL);
+    INSERT INTO content SELECT id, parts, refs FROM in_flight;
+    ALTER TABLE in_flight DROP COLUMN parts;
+    ALTER TABLE in_flight DROP COLUMN refs;
+    CREATE TABLE validation (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        target INTEGER NOT NULL REFERENCES target,
+        began_ns INTEGER NOT NULL,
+        ended_ns INTEGER NOT NULL DEFAULT 0,
+        scope TEXT NOT NULL,
+        summary TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE compared (
+        target INTEGER NOT NULL REFERENCES target,
+        folder INTEGER NOT NULL REFERENCES folder,
+        session TEXT NOT NULL,
+        validation INTEGER NOT NULL REFERENCES validation,
+        compared_ns INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        rules TEXT NOT NULL,
+        spans INTEGER NOT NULL,
+        defects INTEGER NOT NULL,
+        PRIMARY KEY (target, folder, session)
+    ) WITHOUT ROWID;
+    CREATE TABLE step (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ns INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        action TEXT NOT NULL,
+        record TEXT NOT NULL
+    );
+    """,
 }
 """By schema version, what makes a file of that version one of the next."""
 
 _TABLES: Final = frozenset(
-    ("about", "target", "folder", "cursor", "in_flight", "dead", "counter", "condition", "problem", "rules")
+    (
+        *("about", "target", "folder", "cursor", "in_flight", "content", "dead", "counter", "condition", "problem"),
+        *("rules", "validation", "compared", "step"),
+    )
 )
 
 

@@ -12,9 +12,11 @@ from tracebridge.event import Json
 from tracebridge.sink import Loss
 from tracebridge.span import Span
 
-FindingKind = Literal["missing", "extra", "foreign", "duplicate", "different"]
-"""`missing`: expected and not there. `extra`: sent by tracebridge and not expected. `foreign`: another service's span
-in one of our traces, which is no defect. `duplicate`: there more often than expected. `different`: a field differs."""
+FindingKind = Literal["missing", "pending", "extra", "foreign", "duplicate", "different"]
+"""`missing`: expected and not there. `pending`: not there, and not due yet: it was not delivered so far, or was
+accepted and does not show within the deadline. `extra`: sent by tracebridge and not expected. `foreign`: another
+service's span in one of our traces, which is no defect. `duplicate`: there more often than expected. `different`: a
+field differs."""
 
 COMPARED_FIELDS: Final = tuple(name for name in Span.__struct_fields__ if name != "fingerprint")
 """Every field of a span but the fingerprint, which names the rules that the expectation was computed under."""
@@ -40,6 +42,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     span_kind: str
     name: str
     differences: tuple[Difference, ...] = ()
+    journal: str = ""
+    """Where the span was recorded, `path/to/events.jsonl:LINE` of its first event; empty where nothing expects it."""
+    link: str = ""
+    """The page of its trace at the backend; empty where the backend has none that is known."""
+    command: str = ""
+    """A command that may clear it; empty if there is none."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,21 @@ class Uncompared(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a validation was asked to compare; all that is given holds at once."""
+
+    session_id: str | None = None
+    since_ns: int | None = None
+    """Only sessions with something recorded at or after this moment, in nanoseconds since the epoch."""
+    until_ns: int | None = None
+    """Only sessions that began before this moment."""
+    environment: str | None = None
+    sample: float = 1.0
+    """The share of sessions that was drawn, from 0 to 1; the same ones every time."""
+    since_last: bool = False
+    """Only sessions that were not compared clean before as they are now, under the same rules."""
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What validating a sink came to."""
 
@@ -37,6 +52,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     losses: dict[str, int]
     findings: tuple[Finding, ...]
     uncompared: tuple[Uncompared, ...]
+    policy: dict[str, int] = {}
+    """By what the sink's policy did on purpose (`sessions sampled out`, `spans narrowed`), how often."""
+    server_computed: dict[str, int] = {}
+    """By field, how often the backend shows a value there that it computed by itself, as prices; no difference."""
+    scope: Scope = Scope()
+    drawn_from: int = 0
+    """Owed sessions in the scope before a sample was drawn."""
+    began_ns: int = 0
+    ended_ns: int = 0
 
     @property
     def counts(self) -> dict[str, int]:

@@ -1,0 +1,130 @@
+"""`Evidence`: which sessions were compared with a backend, when and with what result, and what was decided on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from tracebridge.delivery.state_file import StateFile
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest comparison of one session with one backend."""
+
+    folder: int
+    """The number of the folder of sessions."""
+    session: str
+    """The name of the session's own folder."""
+    compared_ns: int
+    size: int
+    """Bytes of the session's journal that were compared. What was written since was not."""
+    rules: str
+    """Names what was compared under: policy, mapping and project."""
+    spans: int
+    defects: int
+    """Findings that speak against the backend; 0: clean."""
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of validation."""
+
+    id: int
+    began_ns: int
+    ended_ns: int
+    """0 if it never ended."""
+    scope: str
+    """What it was asked to compare, as JSON."""
+    summary: str
+    """What it came to, as JSON; empty if it never ended."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision on the way from backend to backend."""
+
+    id: int
+    at_ns: int
+    who: str
+    """The user of the operating system."""
+    action: str
+    record: str
+    """What it was decided on and what it changed, as JSON."""
+
+
+class Evidence:
+    """What speaks for each backend, and what was decided. One thread at a time uses it."""
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+
+    def begin(self, target: int, scope: str) -> int:
+        """A validation begins; returns its number."""
+        row = self._file.db.execute(
+            "INSERT INTO validation (target, began_ns, scope) VALUES (?, ?, ?)", (target, time.time_ns(), scope)
+        )
+        return int(row.lastrowid or 0)
+
+    def add(self, target: int, validation: int, compared: Iterable[Compared]) -> None:
+        """Sessions were compared by a validation; what was known of them before is replaced."""
+        with self._file.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        *(target, session.folder, session.session, validation, session.compared_ns),
+                        *(session.size, session.rules, session.spans, session.defects),
+                    )
+                    for session in compared
+                ],
+            )
+
+    def end(self, validation: int, summary: str) -> None:
+        """A validation has come to an end."""
+        self._file.db.execute(
+            "UPDATE validation SET ended_ns = ?, summary = ? WHERE id = ?", (time.time_ns(), summary, validation)
+        )
+
+    def validations(self, target: int) -> list[Validation]:
+        """The validations of a target, newest first."""
+        rows = self._file.db.execute(
+            "SELECT id, began_ns, ended_ns, scope, summary FROM validation WHERE target = ? ORDER BY id DESC", (target,)
+        )
+        return [
+            Validation(id=number, began_ns=began_ns, ended_ns=ended_ns, scope=scope, summary=summary)
+            for number, began_ns, ended_ns, scope, summary in rows
+        ]
+
+    def compared(self, target: int, validation: int | None = None) -> list[Compared]:
+        """The latest comparison of each session with a target, or only those that one validation made."""
+        rows = self._file.db.execute(
+            "SELECT folder, session, compared_ns, size, rules, spans, defects FROM compared"
+            " WHERE target = ? AND (? IS NULL OR validation = ?) ORDER BY folder, session",
+            (target, validation, validation),
+        )
+        return [
+            Compared(
+                folder=folder,
+                session=session,
+                compared_ns=compared_ns,
+                size=size,
+                rules=rules,
+                spans=spans,
+                defects=defects,
+            )
+            for folder, session, compared_ns, size, rules, spans, defects in rows
+        ]
+
+    def decide(self, who: str, action: str, record: str) -> None:
+        """Write down a decision, for ever."""
+        self._file.db.execute(
+            "INSERT INTO step (at_ns, who, action, record) VALUES (?, ?, ?, ?)", (time.time_ns(), who, action, record)
+        )
+
+    def steps(self) -> list[Step]:
+        """Every decision, oldest first."""
+        rows = self._file.db.execute("SELECT id, at_ns, who, action, record FROM step ORDER BY id")
+        return [
+            Step(id=number, at_ns=at_ns, who=who, action=action, record=record)
+            for number, at_ns, who, action, record in rows
+        ]
