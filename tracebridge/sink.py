@@ -175,7 +175,10 @@ class SinkType(Protocol):
         ...
 
     def endpoint(self, settings: msgspec.Struct) -> str:
-        """Where the sink sends to, for people, without credentials."""
+        """Where the sink sends to, for people, without credentials; two places that share nothing have two names.
+
+        What was delivered is remembered for the sink and its endpoint.
+        """
         ...
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:

@@ -44,9 +44,13 @@ class LangfuseSinkType:
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:
-        """The server's address, without what may stand before an @ in it."""
-        scheme, _, rest = _own(settings).base_url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        """The server's address, without what may stand before an @ in it, and the project's public key.
+
+        The key belongs to it: another project on the same server holds nothing of what this one was sent.
+        """
+        own = _own(settings)
+        scheme, _, rest = own.base_url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]} as {own.public_key}"
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:
         """Open the sink; the package `langfuse` is not needed for sending."""

@@ -174,7 +174,7 @@ def test_status_for_people_names_each_sink_and_its_trouble(run: Run, fed: Workpl
     assert run("--config", fed.config, "ship", "--patience", "0.2").code == 1
     ran = run("--config", fed.config, "status")
     assert ran.code == 0
-    assert f"langfuse -> {devserver.url}: idle" in ran.out
+    assert f"langfuse -> {devserver.url} as {devserver.public_key}: idle" in ran.out
     assert f"otel -> {devserver.url}/v1/traces: paused (" in ran.out
     assert "in flight 3 spans" in ran.out
 

@@ -82,13 +82,14 @@ def test_a_sink_that_is_switched_off_is_named_and_can_be_forgotten(delivered: Wo
 
     delivered.configure({"langfuse": {**langfuse(devserver), "enabled": False}})
     told = delivered.call("status").stdout
-    assert f"langfuse -> {devserver.url}: switched off" in told
+    assert f"langfuse -> {devserver.url} as {devserver.public_key}: switched off" in told
     assert "10 events in flight" in told or "14 events in flight" in told
     ran = delivered.call("prune", "--older-than", "30d")
     assert ran.returncode == 1
     assert "switched off: switch it on, or `tracebridge forget` it" in ran.stdout
 
-    assert delivered.call("forget", "langfuse").stdout == f"langfuse -> {devserver.url}: forgotten\n"
+    backend = f"{devserver.url} as {devserver.public_key}"
+    assert delivered.call("forget", "langfuse").stdout == f"langfuse -> {backend}: forgotten\n"
     assert "switched off" not in delivered.call("status").stdout
     assert delivered.call("prune", "--older-than", "30d").returncode == 0
     assert sessions(delivered) == ["session-young"]

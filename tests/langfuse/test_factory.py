@@ -53,8 +53,8 @@ def test_what_the_backend_does_is_declared() -> None:
     assert [loss.name for loss in declared.losses] == ["time-in-milliseconds", "media-by-reference"]
 
 
-def test_the_endpoint_shows_no_credentials() -> None:
-    assert sink_type.endpoint(SETTINGS) == "http://127.0.0.1:3000"
+def test_the_endpoint_names_server_and_project_and_shows_no_credentials() -> None:
+    assert sink_type.endpoint(SETTINGS) == f"http://127.0.0.1:3000 as {SETTINGS.public_key}"
 
 
 def test_a_missing_package_is_named_with_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
