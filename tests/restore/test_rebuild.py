@@ -111,6 +111,18 @@ def test_content_that_was_changed_at_the_backend_is_told(tmp_path: Path) -> None
     assert totals(shelf.restore(tmp_path / "new")) == {"changed": 2}
 
 
+def test_answers_that_differ_only_in_what_the_policy_left_out_are_not_taken_for_changed(tmp_path: Path) -> None:
+    """The second one has no call, and what is left of it says what the first one says."""
+    turn = {"timestamp": "2026-02-06T22:10:00.000Z", "session_id": "s", "run_id": "run-1", "turn": 1, "duration_ms": 1}
+    answers = [{"model": "gpt-4o", "content": text} for text in ("yes", "not")]
+    events = [("turn.start", {}), ("llm.request", {"model": "gpt-4o"}), *(("llm.response", one) for one in answers)]
+    recorded = [turn | {"event_type": kind, "data": data} for kind, data in events]
+    shelf = Shelf(tmp_path, Policy(include_messages=False))
+    shelf.send(write_journal(tmp_path / "old", "s", recorded))
+    told = shelf.restore(tmp_path / "new")
+    assert totals(told) == {"include_messages": 2}
+
+
 def test_a_span_whose_events_somebody_has_broken_is_left_out_and_told(tmp_path: Path) -> None:
     def broken(span: Span) -> list[Span]:
         if span.kind != "session" or span.closed is None:
