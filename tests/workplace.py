@@ -53,6 +53,13 @@ class Workplace:
     def tracer(self) -> Tracer:
         return Tracer(self.settings)
 
+    def record(self, session_id: str) -> None:
+        """Record a session of one turn."""
+        tracer = self.tracer()
+        with tracer.trace_session(session_id) as session, tracer.trace_turn(session, user_input="hi") as turn:
+            turn.output = "hello"
+        tracer.shutdown()
+
     def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as a process."""
         return subprocess.run(

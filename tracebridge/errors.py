@@ -37,3 +37,12 @@ class UnsupportedFileSystemError(TracebridgeError):
 
 class BackendError(TracebridgeError):
     """A backend could not be read: names the backend, what was asked and what it answered."""
+
+
+class BusyBackendError(BackendError):
+    """A backend asked to be read later, and the caller did not want to wait for that."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        """`retry_after_s` is how long it asked to be left alone, in seconds."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

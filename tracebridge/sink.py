@@ -128,6 +128,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     enough: int | None = None
     """How many spans are enough for the caller: a reader MAY ask for and yield fewer than there are, not fewer than so
     many."""
+    is_patient: bool = True
+    """Whether the caller waits where the backend limits how often it may be asked; else the reader SHOULD raise
+    `BusyBackendError` instead of waiting."""
 
 
 class Reader(Protocol):
@@ -141,6 +144,7 @@ class Reader(Protocol):
 
         Raises:
             BackendError: the backend cannot be reached, refuses the credentials or answers what cannot be read.
+            BusyBackendError: it asks to be read later, and the query is not patient.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import httpx
 import msgspec
 
-from tracebridge.errors import BackendError
+from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
 from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
@@ -94,6 +94,8 @@ class PublicApi:
         self._timeout_s = settings.timeout
         self._clock = clock
         self._sleep = sleep
+        self.is_patient = True
+        """Whether a rate limit is waited for."""
         self._rate = RequestRate()
         self._http = httpx.Client(
             auth=(settings.public_key, secret),
@@ -128,16 +130,19 @@ class PublicApi:
             TooMuchError: less must be asked for, and can be.
             RefusedError: any other answer that is none.
             BackendError: no answer at all.
+            BusyBackendError: the server limits the rate, and nobody wants to wait for it.
         """
         give_up_at = self._clock() + _PATIENCE_S
         failures = 0
         while True:
-            self._sleep_until_allowed()
+            self._wait_until_allowed(route)
             try:
                 return self._asked(route, decode, parameters or {}, can_be_less=can_be_less)
             except _PassingError as error:
                 failures += not error.is_limited
                 pause_s = _pause_s(error, failures)
+                if error.is_limited and not self.is_patient:
+                    raise self._busy(route, str(error), pause_s) from None
                 if failures >= _TRIES or self._clock() + pause_s > give_up_at:
                     advice = f"; the server limits the rate: try again in {pause_s:.0f} s" if error.is_limited else ""
                     raise self._trouble(route, f"{error}{advice}") from None
@@ -151,10 +156,13 @@ class PublicApi:
         """Release connections."""
         self._http.close()
 
-    def _sleep_until_allowed(self) -> None:
+    def _wait_until_allowed(self, route: str) -> None:
         wait_s = self._rate.wait_s(self._clock())
-        if wait_s > 0:
-            self._sleep(wait_s)
+        if wait_s <= 0:
+            return
+        if not self.is_patient:
+            raise self._busy(route, "the server's limit of requests a minute is used up", wait_s)
+        self._sleep(wait_s)
 
     def _asked(
         self, route: str, decode: Callable[[bytes], T], parameters: Mapping[str, str], *, can_be_less: bool
@@ -217,6 +225,9 @@ class PublicApi:
 
     def _trouble(self, route: str, words: str) -> BackendError:
         return BackendError(self._words(route, words))
+
+    def _busy(self, route: str, words: str, wait_s: float) -> BusyBackendError:
+        return BusyBackendError(self._words(route, f"{words}; it is asked again later"), wait_s)
 
     def _words(self, route: str, words: str) -> str:
         return self._redact(f"{self.place}{API}{route} cannot be read: {shortened(words)}")

@@ -75,6 +75,7 @@ class LangfuseReader:
 
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for."""
+        self._api.is_patient = query.is_patient
         wanted = frozenset(query.trace_ids)
         for conditions in _runs(query):
             for row in self._rows(conditions, query):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tracebridge.delivery.settle import BEHIND_LAGS, LONELY_LAGS, Settled, Settlement, missing
 from tracebridge.delivery.state import Batch, SpanRef
-from tracebridge.errors import BackendError
+from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.sink import Query
 from tracebridge.span import Span
 
@@ -33,9 +33,14 @@ class Backend:
         self.shown_from: dict[int, float] = {}
         self.queries: list[Query] = []
         self.is_away = False
+        self.answers = 1_000_000
+        """How many more questions it answers before it asks to be read later."""
 
     def read(self, query: Query) -> Iterator[Span]:
         self.queries.append(query)
+        if self.answers == 0:
+            raise BusyBackendError("too often", 60.0)
+        self.answers -= 1
         if self.is_away:
             raise BackendError("away")
         for number, since in self.shown_from.items():
@@ -185,6 +190,26 @@ def test_a_backend_that_cannot_be_read_settles_nothing_and_loses_nothing(
     backend.shown_from = {1: 0.0}
     (settled,) = settle(settlement, backend, LAG_S)
     assert settled.absent == ()
+
+
+def test_a_backend_that_asks_to_be_read_later_is_read_on_where_that_happened(
+    settlement: Settlement, backend: Backend
+) -> None:
+    """However few questions it answers at once, each time something is settled."""
+    for number in range(1, 6):
+        settlement.add(batch(number), sent_at=0.0)
+        backend.shown_from[number] = 0.0
+    settled = []
+    for _ in range(5):
+        backend.answers = 2
+        settled += settle(settlement, backend, LAG_S)
+    assert [one.batch.id for one in settled] == [1, 2, 3, 4, 5]
+    assert all(not query.is_patient for query in backend.queries), "sending must not wait for it"
+    settlement.add(batch(6), sent_at=0.0)
+    backend.answers = 0
+    with pytest.raises(BusyBackendError):
+        settle(settlement, backend, LAG_S)
+    assert len(settlement) == 1
 
 
 def test_a_batch_that_waits_long_is_not_asked_for_all_the_time(settlement: Settlement, backend: Backend) -> None:

@@ -16,22 +16,15 @@ def sink(server: DevServer, **keys: Any) -> dict[str, Any]:
     return {"host": server.url, "visibility_lag": 0.05, **known}
 
 
-def record(workplace: Workplace, session_id: str) -> None:
-    tracer = workplace.tracer()
-    with tracer.trace_session(session_id) as session, tracer.trace_turn(session, user_input="hi") as turn:
-        turn.output = "hello"
-    tracer.shutdown()
-
-
 def test_a_sink_with_the_keys_of_another_project_starts_anew_and_sends_that_project_everything(tmp_path: Path) -> None:
     with DevServer() as first:
         workplace = Workplace(tmp_path, {"langfuse": sink(first)}, delivery="external")
-        record(workplace, "before")
+        workplace.record("before")
         assert workplace.call("ship", "--patience", "10").returncode == 0
         port = int(first.url.rpartition(":")[2])
     with DevServer(port=port, **KEYS) as second:
         workplace.configure({"langfuse": sink(second, **KEYS)}, delivery="external")
-        record(workplace, "after")
+        workplace.record("after")
         assert workplace.call("ship", "--patience", "10").returncode == 0
         validated = workplace.call("validate")
     assert validated.returncode == 0, validated.stdout

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,8 +24,9 @@ from tests.langfuse.conftest import settings_of
 from tests.langfuse.scripted import Answer, Reply, scripted
 from tests.langfuse.test_mapping import REMAINDER, START_NS
 from tests.langfuse.test_mapping import span as any_span
+from tests.workplace import Workplace
 from tracebridge.devserver import DevServer
-from tracebridge.errors import BackendError
+from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.secret import Secret
 from tracebridge.sink import Outcome, Query
 from tracebridge.span import Span
@@ -39,6 +41,7 @@ from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import WireScope, WireSpan
 
 OBSERVATIONS = "/api/public/v2/observations"
+INGESTION = "/api/public/otel/v1/traces"
 HEALTH = "/api/public/health"
 PROJECTS = "/api/public/projects"
 TRACES = "/api/public/traces"
@@ -764,3 +767,39 @@ def test_a_rate_limit_is_waited_for(devserver: DevServer) -> None:
 def test_a_query_that_asks_for_everything_is_refused(reader: LangfuseReader) -> None:
     with pytest.raises(ValueError, match="session, a window or trace ids"):
         list(reader.read(Query()))
+
+
+IMPATIENT = msgspec.structs.replace(SESSION, is_patient=False)
+
+
+def test_a_caller_that_does_not_wait_is_told_when_to_ask_again_and_nothing_is_asked_before() -> None:
+    time, log = Clockwork(), list[str]()
+    plan = Plan(30, time, tells=True)
+    answer = noted(log, lambda path, parameters: plan.refusal() or page_of_numbers(parameters | {"limit": "10"}, 2_000))
+    with scripted(answer) as url:
+        reader = reader_of(url, time)
+        for _ in range(2):
+            with pytest.raises(BusyBackendError, match="v2/observations") as busy:
+                list(reader.read(IMPATIENT))
+        assert 0 < busy.value.retry_after_s <= 66
+        assert (len(log), time.slept) == (31, [])
+        assert len(list(reader.read(SESSION))) == 2_000, "one that waits may use the same reader"
+        reader.close()
+
+
+def test_what_is_new_is_sent_while_the_server_limits_how_often_it_may_be_read(tmp_path: Path) -> None:
+    with DevServer() as devserver:
+        keys = {"public_key": devserver.public_key, "secret_key": devserver.secret_key}
+        sinks = {"langfuse": {"host": devserver.url, "visibility_lag": 0.05, **keys}}
+        workplace = Workplace(tmp_path, sinks, delivery="external")
+        assert workplace.call("ship").returncode == 0, "from here on, what is recorded was not sent by anybody before"
+        devserver.faults.add(Fault(route=f"POST {INGESTION}", reset="after", times=1))
+        devserver.faults.add(Fault(route=f"GET {OBSERVATIONS}", status=429, headers={"Retry-After": "100"}))
+        workplace.record("unanswered")
+        assert workplace.call("ship", "--patience", "0.5").returncode == 1
+        workplace.record("new")
+        assert workplace.call("ship", "--patience", "2").returncode == 1, "the first session is still in doubt"
+        devserver.faults.clear()
+        reader = LangfuseReader(settings_of(devserver))
+        assert {span.session_id for span in reader.read(Query(session_id="new"))} == {"new"}
+        reader.close()

@@ -94,12 +94,13 @@ class Prior:
     def _held_before(self, session_id: str) -> frozenset[SpanId]:
         # most backends are new when they are first delivered to: one question then spares one for each session
         if self._was_empty is None:
-            spans = self._read_back.reader().read(Query(start_ns=0, end_ns=time.time_ns(), ids_only=True, enough=1))
+            everything = Query(start_ns=0, end_ns=time.time_ns(), ids_only=True, enough=1, is_patient=False)
+            spans = self._read_back.reader().read(everything)
             self._was_empty = next(spans, None) is None
         return frozenset() if self._was_empty else self._shown(session_id)
 
     def _shown(self, session_id: str) -> frozenset[SpanId]:
-        spans = self._read_back.reader().read(Query(session_id=session_id, ids_only=True))
+        spans = self._read_back.reader().read(Query(session_id=session_id, ids_only=True, is_patient=False))
         return frozenset((span.trace_id, span.span_id) for span in spans)
 
     def _is_copy(self, key: SessionKey, path: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tracebridge.delivery.backoff import Backoff
+from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
 from tracebridge.delivery.pace import Pace
+from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.sink import Reader
 
 
@@ -45,8 +46,12 @@ class ReadBack:
         """The backend could be read."""
         self._backoff.succeeded()
 
-    def failed(self) -> None:
-        """The backend could not be read: leave it alone, longer each time."""
+    def failed(self, error: BackendError) -> None:
+        """The backend could not be read: leave it alone, longer each time, or as long as it asked for."""
+        if isinstance(error, BusyBackendError):
+            # its reader stays, for it knows how often the backend may be asked
+            self._not_before = time.monotonic() + min(error.retry_after_s, LONGEST_ASKED_S)
+            return
         self._not_before = time.monotonic() + self._backoff.failed()
         self.close()
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.state import Batch, SpanRef, Witness
+from tracebridge.errors import BusyBackendError
 from tracebridge.sink import Query, Reader
 
 LONELY_LAGS: Final = 60.0
@@ -108,20 +109,28 @@ class Settlement:
 
         As long as there is something to send, which is what `is_idle` denies, proof will come: nothing is given up.
 
+        A backend that asks to be read later is left at that, once something is settled: the rest is due the next time.
+
         Raises:
             BackendError: the backend could not be read; nothing is settled.
         """
         due = [waiting for waiting in self._unsettled if waiting.look_at <= now]
         # the witnesses are read first: what does not show after one of them did is not on its way any more
         if due:
-            self._witnesses = [_seen(witness, reader, now) for witness in self._witnesses]
+            for place, witness in enumerate(self._witnesses):
+                self._witnesses[place] = _seen(witness, reader, now)
         seen = [witness for witness in self._witnesses if witness.seen_at is not None]
-        settled = []
+        settled: list[Settled] = []
         for waiting in due:
             is_decided = self._is_decided(waiting, now, is_idle=is_idle)
-            # while nothing can be concluded from what is missing, one span tells as much as all of them
-            if is_decided or not missing(reader, [waiting.batch.refs[waiting.missing[0]]]):
-                waiting.missing = _still_missing(reader, waiting)
+            try:
+                # while nothing can be concluded from what is missing, one span tells as much as all of them
+                if is_decided or not missing(reader, [waiting.batch.refs[waiting.missing[0]]]):
+                    waiting.missing = _still_missing(reader, waiting)
+            except BusyBackendError:
+                if not settled:
+                    raise
+                break
             verdict = self._verdict(waiting, now, is_decided=is_decided)
             if verdict is not None:
                 settled.append(verdict)
@@ -196,6 +205,7 @@ def _queries(refs: Iterable[SpanRef]) -> list[Query]:
     starts_ns = [ref.start_ns for ref in refs]
     start_ns, end_ns = max(0, min(starts_ns) - _MARGIN_NS), max(starts_ns) + _MARGIN_NS
     sessions = {ref.session_id for ref in refs}
+    window = Query(start_ns=start_ns, end_ns=end_ns, ids_only=True, is_patient=False)
     if len(sessions) > _MOST_SESSIONS_ASKED_BY_NAME:
-        return [Query(start_ns=start_ns, end_ns=end_ns, ids_only=True)]
-    return [Query(session_id=session, start_ns=start_ns, end_ns=end_ns, ids_only=True) for session in sorted(sessions)]
+        return [window]
+    return [msgspec.structs.replace(window, session_id=session) for session in sorted(sessions)]

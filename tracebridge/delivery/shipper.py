@@ -513,7 +513,7 @@ class Shipper:
         self._read_back_trouble = ""
 
     def _cannot_read_back(self, error: BackendError) -> None:
-        self._read_back.failed()
+        self._read_back.failed(error)
         if self._read_back_trouble != str(error):
             log.warning("sink %s: cannot be read back: %s", self._name, error)
         self._read_back_trouble = str(error)
