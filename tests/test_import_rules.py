@@ -21,6 +21,7 @@ MODEL = {
     "tracebridge.secret",
     "tracebridge.sink",
     "tracebridge.span",
+    "tracebridge.tracecontext",
     "tracebridge.usage",
 }
 

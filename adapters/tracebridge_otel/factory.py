@@ -11,6 +11,7 @@ import msgspec
 from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
+from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, OtelSettings
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 from tracebridge_otel.mapping import MAPPING_VERSION
@@ -76,6 +77,22 @@ class OtelSinkType:
         except ImportError as error:
             raise _missing(error) from error
         return diagnose(cast(OtelSettings, settings), timeout_s)
+
+
+def open_propagation() -> Propagation:
+    """Open the plug-in that the entry point of the group `tracebridge.propagation` names.
+
+    Raises:
+        MissingExtraError: OpenTelemetry's API is not installed.
+    """
+    try:
+        from tracebridge_otel.propagation import OpenTelemetryPropagation
+    except ImportError as error:
+        raise MissingExtraError(
+            f"`propagate` connects to OpenTelemetry's API, which is not installed ({error}); "
+            "install it with: pip install opentelemetry-api, or leave `propagate` out"
+        ) from error
+    return OpenTelemetryPropagation()
 
 
 def _missing(error: ImportError) -> MissingExtraError:

@@ -45,6 +45,7 @@ def test_the_effective_configuration_tells_every_value_and_its_origin(
           shutdown_timeout: 2.0  # default
           orphan_after: 3600.0  # default
           trace_scope: turn  # default
+          propagate: false  # default
           sinks:
             jsonl:
               enabled: true  # default

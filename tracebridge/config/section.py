@@ -50,6 +50,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     orphan_after: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     trace_scope: TraceScope = "turn"
+    propagate: bool = False
 
 
 class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,7 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
         shutdown_timeout=core.shutdown_timeout,
         orphan_after=core.orphan_after,
         trace_scope=core.trace_scope,
+        propagate=core.propagate,
         keep_journal=reader.keep_journal,
         spool_keep=reader.spool_keep,
         sinks=tuple(reader.sinks),

@@ -88,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     orphan_after: float = 3600.0
     """The seconds after which a run without events is over."""
     trace_scope: TraceScope = "turn"
+    propagate: bool = False
+    """Whether turns continue the agent's own active trace, and our spans are the active ones inside."""
     keep_journal: bool = True
     """`sinks.jsonl.enabled`: whether the journal stays; else a session goes once every sink has it."""
     spool_keep: float = DEFAULT_SPOOL_KEEP_S

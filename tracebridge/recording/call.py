@@ -77,7 +77,7 @@ class LlmCall:
     def __enter__(self) -> LlmCall:
         self._open()
         if self._place is not None:
-            self._place.enter()
+            self._place.enter_and_propagate()
         return self
 
     def __exit__(
@@ -160,7 +160,7 @@ class ToolCall:
     def __enter__(self) -> ToolCall:
         self._open()
         if self._place is not None:
-            self._place.enter()
+            self._place.enter_and_propagate()
         return self
 
     def __exit__(

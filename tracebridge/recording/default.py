@@ -106,15 +106,20 @@ def trace_session(
     )
 
 
-def trace_turn(session: Session, user_input: Any = None, **extra: Any) -> Turn:
+def trace_turn(
+    session: Session, user_input: Any = None, *, traceparent: Any = None, tracestate: Any = None, **extra: Any
+) -> Turn:
     """Return a `with` block (or `async with`) that records one turn of a session.
 
     Args:
         session: what `trace_session` gave.
         user_input: what the user said.
+        traceparent: the header of that name of the request that the turn answers, if it came with one: the turn
+            continues its trace. What is no such header is left alone, as the standard wants it.
+        tracestate: the header of that name.
         **extra: more entries of the turn's first event.
     """
-    return _DEFAULT.get().trace_turn(session, user_input, **extra)
+    return _DEFAULT.get().trace_turn(session, user_input, traceparent=traceparent, tracestate=tracestate, **extra)
 
 
 def flush(timeout: float = FLUSH_S) -> int:

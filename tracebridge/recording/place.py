@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tracebridge.recording.clock import Clock
+from tracebridge.tracecontext import TraceContext
 
 if TYPE_CHECKING:
     from tracebridge.recording.run import Run
 
 
+NOT_SAMPLED: Final = "00"
+"""The flags of a trace that who began it does not want to be kept."""
+
+
 class Place:
     """A span in which others may be recorded: a run, a turn, or a call used as a `with` block."""
 
-    __slots__ = ("clock", "enclosing", "is_open", "parent_id", "run", "span_id", "trace_id", "turn")
+    __slots__ = (
+        "_entered",
+        "clock",
+        "enclosing",
+        "is_open",
+        "parent_id",
+        "run",
+        "span_id",
+        "trace_flags",
+        "trace_id",
+        "tracestate",
+        "turn",
+    )
 
-    def __init__(self, run: Run, turn: int, clock: Clock, trace_id: str, span_id: str, parent_id: str | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        turn: int,
+        clock: Clock,
+        trace_id: str,
+        span_id: str,
+        parent_id: str | None,
+        trace_flags: str | None = None,
+        tracestate: str = "",
+    ) -> None:
         self.run = run
         self.turn = turn
         """The number of the turn; 0 outside of turns."""
@@ -24,12 +51,28 @@ class Place:
         self.trace_id = trace_id
         self.span_id = span_id
         self.parent_id = parent_id
+        self.trace_flags = trace_flags
+        """`NOT_SAMPLED` or None."""
+        self.tracestate = tracestate
+        """What is passed along with the trace, if it came from another service."""
+        self._entered: object = None
         self.enclosing: Place | None = None
         self.is_open = False
 
     def inside(self, span_id: str) -> Place:
         """Return the place of a call that is made here."""
-        return Place(self.run, self.turn, self.clock, self.trace_id, span_id, self.span_id)
+        return Place(
+            *(self.run, self.turn, self.clock, self.trace_id, span_id, self.span_id), self.trace_flags, self.tracestate
+        )
+
+    def context(self, span_id: str) -> TraceContext:
+        """Return a span of this trace as other services are told of it."""
+        return TraceContext(
+            trace_id=self.trace_id,
+            span_id=span_id,
+            is_sampled=self.trace_flags is None,
+            tracestate=self.tracestate,
+        )
 
     def enter(self) -> None:
         """Make this the innermost place of the current context: that of a thread or an asyncio task."""
@@ -37,9 +80,19 @@ class Place:
         self.is_open = True
         INNERMOST.set(self)
 
+    def enter_and_propagate(self) -> None:
+        """Make this the innermost place, and its span the active one of the agent's own telemetry."""
+        self.enter()
+        propagation = self.run.propagation
+        if propagation is not None:
+            self._entered = propagation.enter(self.context(self.span_id))
+
     def leave(self) -> None:
         """Make the enclosing place the innermost one again."""
         self.is_open = False
+        propagation = self.run.propagation
+        if propagation is not None:
+            propagation.leave(self._entered)
         # an async generator may leave its block in another context, which has a place of its own
         if INNERMOST.get() is self:
             INNERMOST.set(self.enclosing)

@@ -16,6 +16,7 @@ from tracebridge.recording import oversize
 from tracebridge.recording.ids import IdSource
 from tracebridge.recording.pairing import OpenCalls
 from tracebridge.recording.place import Place
+from tracebridge.tracecontext import Propagation
 
 MAX_EVENT_BYTES: Final = 16_000_000
 """The largest event that is recorded whole."""
@@ -35,6 +36,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     trace_id: str
     span_id: str
     parent_id: str | None = None
+    trace_flags: str | None = None
 
 
 class Capture:
@@ -87,6 +89,7 @@ class Run:
         "monotonic_ns",
         "new_span_id",
         "new_trace_id",
+        "propagation",
         "run_id",
         "session_id",
     )
@@ -99,7 +102,9 @@ class Run:
         capture: Capture,
         ids: IdSource,
         monotonic_ns: Callable[[], int],
+        propagation: Propagation | None = None,
     ) -> None:
+        self.propagation = propagation
         self.session_id = session_id
         self.run_id = ids.run_id()
         self.new_span_id = ids.span_id
@@ -136,6 +141,7 @@ class Run:
             place.trace_id,
             span_id,
             parent_id,
+            place.trace_flags,
         )
         try:
             encoded = _encode_lines([line])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from tracebridge.event import (
 from tracebridge.recording.call import LlmCall, ToolCall, llm_response, milliseconds, tool_result
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.pairing import OpenCall
-from tracebridge.recording.place import INNERMOST, Place
+from tracebridge.recording.place import INNERMOST, NOT_SAMPLED, Place
 from tracebridge.recording.run import Run
+from tracebridge.tracecontext import TRACEPARENT, TRACESTATE, TraceContext
 
 if TYPE_CHECKING:
     from tracebridge.recording.tracer import Tracer
@@ -322,6 +323,26 @@ class Session:
             request.update(extra)
         return ToolCall(self, request)
 
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        """Write the headers `traceparent` and `tracestate` by which another service continues the trace.
+
+        Its spans become children of the innermost `with` block that is open here: a call, a turn, or the session. Of
+        a tool call that was logged with `log_tool_call` they do if it is the only one that is open here.
+
+        Args:
+            headers: of the request that is sent; entries of the same names are replaced.
+        """
+        run = self.run
+        if run is None:
+            return
+        try:
+            context = _innermost_span(run, self.here(run))
+            headers[TRACEPARENT] = context.traceparent
+            if context.tracestate:
+                headers[TRACESTATE] = context.tracestate
+        except Exception as error:
+            self.report(error)
+
     def __enter__(self) -> Session:
         try:
             self._begin()
@@ -358,20 +379,30 @@ class Session:
             return self._open_turns[-1]
         return place or self._place
 
-    def open_turn(self, run: Run) -> Place:
-        """Return the place of a new turn, and count it."""
-        trace_id, parent_id = self._around_turn(run) or (run.new_trace_id(), None)
+    def open_turn(self, run: Run, remote: TraceContext | None) -> tuple[Place, TraceContext | None]:
+        """Return the place of a new turn, and the span from outside of this run that it continues, if any.
+
+        `remote` is the one that was named; it comes before what is open here.
+        """
+        around = self._around_turn(run) if remote is None else None
+        if around is None and remote is None and run.propagation is not None:
+            remote = run.propagation.active()
+        if around is None and remote is None and self._tracer.one_trace_per_session:
+            around = self._place.context(self._place.span_id)
+        parent = remote or around
         place = Place(
             run,
             next(self._turn_numbers),
             self._tracer.clock(),
-            trace_id,
+            run.new_trace_id() if parent is None else parent.trace_id,
             run.new_span_id(),
-            parent_id,
+            None if parent is None else parent.span_id,
+            None if parent is None or parent.is_sampled else NOT_SAMPLED,
+            "" if parent is None else parent.tracestate,
         )
         self._open_turns.append(place)
         run.calls.forget_before(run.monotonic_ns() - self._tracer.orphan_after_ns)
-        return place
+        return place, remote
 
     def close_turn(self, place: Place) -> None:
         """Take a turn out of the open ones."""
@@ -382,20 +413,13 @@ class Session:
         """Count an error of tracebridge itself, which must not reach the agent."""
         self._tracer.report(error)
 
-    def _around_turn(self, run: Run) -> tuple[str, str] | None:
-        """Return trace id and span id of what a new turn is a part of; None if it begins a trace."""
+    def _around_turn(self, run: Run) -> TraceContext | None:
+        """Return the span of this run that a new turn is a part of; None if it is of none."""
         place = INNERMOST.get()
         # a task may outlive the turn that it was started in; then it is no part of that
         while place is not None and not (place.run is run and place.turn and place.is_open):
             place = place.enclosing
-        if place is not None:
-            tool = run.calls.only_tool_here()
-            if tool is not None and tool.place is place:
-                return tool.place.trace_id, tool.span_id
-            return place.trace_id, place.span_id
-        if self._tracer.one_trace_per_session:
-            return self._place.trace_id, self._place.span_id
-        return None
+        return None if place is None else _innermost_span(run, place)
 
     def _begin(self) -> None:
         if self.run is not None and self._is_over:
@@ -434,6 +458,14 @@ class Session:
 
     def _write_metadata(self, run: Run, known: dict[str, Any]) -> None:
         run.write_metadata(self._place.clock.timestamp(self._started_ns), self.metadata, known)
+
+
+def _innermost_span(run: Run, place: Place) -> TraceContext:
+    """The span that what is begun at a place belongs to: that of the place, or of the only tool call open in it."""
+    tool = run.calls.only_tool_here()
+    if tool is not None and tool.place is place:
+        return place.context(tool.span_id)
+    return place.context(place.span_id)
 
 
 def _is_given(session_id: Any) -> bool:

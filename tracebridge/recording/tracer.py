@@ -16,9 +16,11 @@ from tracebridge.journal.writer import Journal
 from tracebridge.policy import keeps_session
 from tracebridge.recording.clock import Clock
 from tracebridge.recording.ids import IdSource
+from tracebridge.recording.propagation import propagation
 from tracebridge.recording.run import Capture, Run
 from tracebridge.recording.session import Session
 from tracebridge.recording.turn import Turn
+from tracebridge.tracecontext import from_headers
 from tracebridge.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Tracer:
         self._monotonic_ns = monotonic_ns
         self._capture = Capture(self.settings.capture)
         self._journal = Journal(self.settings.trace_dir, trouble=self.trouble)
+        self._propagation = propagation(self.trouble) if self.settings.propagate else None
         self._shipper: Shipper | None = None
         self._is_shipper_wanted = self.settings.delivery != "external" and bool(self.settings.enabled_sinks)
         self._start_at = 0.0
@@ -135,12 +138,14 @@ class Tracer:
         session.metadata.update(extra)
         return session
 
-    def trace_turn(self, session: Session, user_input: Any = None, **extra: Any) -> Turn:
+    def trace_turn(
+        self, session: Session, user_input: Any = None, *, traceparent: Any = None, tracestate: Any = None, **extra: Any
+    ) -> Turn:
         """Return a `with` block that records one turn of a session; see `tracebridge.trace_turn`."""
         if not isinstance(session, Session):
             self.report(TypeError(f"trace_turn needs what trace_session gave, not a {type(session).__name__}"))
             session = Session(self, None, None, {}, is_recorded=False)
-        return Turn(session, user_input, extra)
+        return Turn(session, user_input, extra, from_headers(traceparent, tracestate))
 
     def flush(self, timeout: float = FLUSH_S) -> int:
         """Wait for delivery, at most `timeout` seconds.
@@ -185,6 +190,7 @@ class Tracer:
                 capture=self._capture,
                 ids=self.ids,
                 monotonic_ns=self._monotonic_ns,
+                propagation=self._propagation,
             )
         except Exception as error:
             self.report(error)

@@ -9,6 +9,7 @@ from tracebridge.event import TURN_END, TURN_START
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 from tracebridge.recording.run import Run
+from tracebridge.tracecontext import TraceContext
 
 if TYPE_CHECKING:
     from tracebridge.recording.session import Session
@@ -19,17 +20,21 @@ class Turn:
 
     A turn that is opened inside a tool call is a sub-agent that works for that call, one that is opened
     inside another turn is a part of it: both belong to its trace, and have turn numbers of their own. Every
-    other turn begins a trace, unless `trace_scope` says that a session is one.
+    other turn begins a trace, unless `trace_scope` says that a session is one, or the trace of a request is
+    continued: that of `traceparent`, or with `propagate: true` that of the span that is active in the agent.
     """
 
-    __slots__ = ("_place", "_started_ns", "extra", "output", "session", "user_input")
+    __slots__ = ("_place", "_remote", "_started_ns", "extra", "output", "session", "user_input")
 
-    def __init__(self, session: Session, user_input: Any, extra: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Session, user_input: Any, extra: dict[str, Any], remote: TraceContext | None = None
+    ) -> None:
         self.session = session
         self.user_input = user_input
         self.extra = extra
         self.output: Any = None
         """What the agent answered; recorded at the end of the turn."""
+        self._remote = remote
         self._place: Place | None = None
         self._started_ns = 0
 
@@ -76,10 +81,15 @@ class Turn:
         self.__exit__(kind, exception, trace)
 
     def _begin(self, run: Run) -> None:
-        self._place = place = self.session.open_turn(run)
+        self._place, remote = self.session.open_turn(run, self._remote)
+        place = self._place
         self._started_ns = now_ns = run.monotonic_ns()
-        place.enter()
+        place.enter_and_propagate()
         data = {"user_input": self.user_input, **self.extra}
+        if remote is not None:
+            data["remote_parent"] = True
+            if remote.tracestate:
+                data["tracestate"] = remote.tracestate
         run.record(TURN_START, data, place, place.span_id, place.parent_id, now_ns)
 
     def _end(self, place: Place, exception: BaseException | None) -> None:
