@@ -74,7 +74,7 @@ servers: $(INSTALLED) ## Build the real servers of the tests, Jaeger and a Colle
 
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/.installed ## Run the adapters' tests with the lowest versions that are allowed
-	@$(LOWEST)/bin/python -m pytest -n auto tests/langfuse tests/otel tests/otlp tests/contract tests/coexistence $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -n auto tests/langfuse tests/otel tests/otlp tests/contract tests/coexistence tests/correlation $(ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, format and the rules of who may import what

@@ -12,6 +12,7 @@ from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
 from tracebridge_langfuse.configuration import ENVIRONMENT, LangfuseSettings
+from tracebridge_otlp.secrecy import without_credentials
 
 MAPPING_VERSION: Final = 2
 """Raised with every change of `mapping` that changes what is sent."""
@@ -51,6 +52,11 @@ class LangfuseSinkType:
         own = _own(settings)
         scheme, _, rest = own.base_url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2]} as {own.public_key}"
+
+    def trace_url(self, settings: msgspec.Struct, trace_id: str) -> str:
+        """The page that finds the trace's project by itself."""
+        own = _own(settings)
+        return f"{without_credentials(own.base_url)}/trace/{trace_id}"
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:
         """Open the sink; the package `langfuse` is not needed for sending."""

@@ -19,6 +19,8 @@ _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
     "http/protobuf": "http://localhost:4318",
     "grpc": "http://localhost:4317",
 }
+TRACE_ID: Final = "{trace_id}"
+"""What stands for a trace's id in `trace_page`."""
 _TRACES_PATH: Final = "/v1/traces"
 
 ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
@@ -88,6 +90,8 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     service_version: str = ""
     resource: dict[str, str] = {}
     """Further resource attributes."""
+    trace_page: str = ""
+    """The address of a trace's page, with `{trace_id}` in it; by default that of the reader's Jaeger."""
     reader: JaegerSettings | None = None
     """Where the spans can be read back; without it the sink cannot be validated."""
 
@@ -99,6 +103,10 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 msgspec.structs.force_setattr(self, name, os.path.abspath(path))
         if self.protocol == "http/protobuf":
             _check_url("endpoint", self.url)
+        if self.trace_page:
+            _check_url("trace_page", self.trace_page)
+            if TRACE_ID not in self.trace_page:
+                raise ValueError(f"trace_page: expected {TRACE_ID} somewhere in it")
         if self.client_key and not self.client_certificate:
             raise ValueError("client_key is given without client_certificate")
 

@@ -12,9 +12,10 @@ from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Reader, Sink
 from tracebridge.tracecontext import Propagation
-from tracebridge_otel.configuration import ENVIRONMENT, OtelSettings
+from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 from tracebridge_otel.mapping import MAPPING_VERSION
+from tracebridge_otlp.secrecy import without_credentials
 
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """What a gRPC server takes unless it is told otherwise, less the resource; OTLP/HTTP receivers take more."""
@@ -53,6 +54,13 @@ class OtelSinkType:
         """Where the sink sends to, without credentials."""
         parts = urlsplit(cast(OtelSettings, settings).url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def trace_url(self, settings: msgspec.Struct, trace_id: str) -> str:
+        """The page that `trace_page` names, or Jaeger's."""
+        own = cast(OtelSettings, settings)
+        if own.trace_page:
+            return own.trace_page.replace(TRACE_ID, trace_id)
+        return f"{without_credentials(own.reader.url.rstrip('/'))}/trace/{trace_id}" if own.reader else ""
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:
         """Open the sink."""

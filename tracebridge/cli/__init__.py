@@ -18,6 +18,7 @@ from tracebridge.cli import (
     devserver,
     doctor,
     forget,
+    open_,
     prune,
     restore,
     ship,
@@ -81,6 +82,20 @@ def _parser() -> argparse.ArgumentParser:
         "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, restore, status, doctor, dead, prune, forget, config, devserver):
+    for command in (
+        demo,
+        ship,
+        backfill,
+        validate,
+        restore,
+        open_,
+        status,
+        doctor,
+        dead,
+        prune,
+        forget,
+        config,
+        devserver,
+    ):
         command.add_to(commands)
     return parser

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tracebridge.page import Paged
 from tracebridge.policy import Policy
 from tracebridge.sink import Capabilities, Reader, Sink, SinkType
 
@@ -52,6 +53,11 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         """What the sink declares about its backend."""
         sink_type, settings = self._complete()
         return sink_type.capabilities(settings)
+
+    def trace_url(self, trace_id: str) -> str:
+        """The address of the backend's page of a trace; empty if there is none that is known."""
+        sink_type, settings = self._complete()
+        return sink_type.trace_url(settings, trace_id) if isinstance(sink_type, Paged) else ""
 
     def open_sink(self) -> Sink:
         """Open the sink; see `SinkType.open_sink`."""
