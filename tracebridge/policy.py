@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,6 +26,9 @@ from tracebridge.event import (
     TURN_START,
     Json,
 )
+
+if TYPE_CHECKING:
+    from tracebridge.span import Span
 
 MESSAGE_KEYS: Final[dict[str, tuple[str, ...]]] = {
     TURN_START: ("user_input",),
@@ -59,6 +62,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the text of reasoning is kept."""
     max_content_length: int | None = None
     """The most characters that are kept of one string value; None for all."""
+    include_unsampled: bool = True
+    """Whether spans are sent of traces that somebody outside of the agent began and does not want to be kept.
+
+    The journal records them in any case, so this is for sinks alone.
+    """
+
+
+CAPTURE_KEYS: Final = tuple(key for key in Policy.__struct_fields__ if key != "include_unsampled")
+"""The settings by which capture may leave something out."""
 
 
 def keeps_session(policy: Policy, session_id: str) -> bool:
@@ -74,6 +86,11 @@ def keeps_session(policy: Policy, session_id: str) -> bool:
 
     digest = blake2b(session_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < policy.sample_rate * _HASHES
+
+
+def keeps_span(policy: Policy, span: Span) -> bool:
+    """Whether the policy keeps a span of a session that it keeps."""
+    return policy.include_unsampled or span.is_sampled
 
 
 def touches(policy: Policy, event_type: str, data_bytes: int) -> bool:
@@ -135,6 +152,7 @@ def narrow(capture: Policy, sink: Policy) -> Policy:
         include_messages=capture.include_messages and sink.include_messages,
         include_thinking=capture.include_thinking and sink.include_thinking,
         max_content_length=min(limits, default=None),
+        include_unsampled=capture.include_unsampled and sink.include_unsampled,
     )
 
 
@@ -151,7 +169,10 @@ def is_wider(sink: Policy, capture: Policy) -> bool:
 
 def describe(policy: Policy) -> str:
     """Return the policy as one canonical line of JSON, which `from_description` reads."""
-    canonical = msgspec.structs.replace(policy, sample_rate=float(policy.sample_rate))
+    canonical = msgspec.structs.asdict(policy) | {"sample_rate": float(policy.sample_rate)}
+    if policy.include_unsampled:
+        # as it was described before there was such a setting
+        del canonical["include_unsampled"]
     return msgspec.json.encode(canonical, order="deterministic").decode()
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from tracebridge.event import Json
+from tracebridge.tracecontext import NOT_SAMPLED
 
 SpanKind = Literal["session", "turn", "llm", "tool", "thinking", "event"]
 """What a span stands for. `event` is an event of a type that tracebridge does not know, kept as it is."""
@@ -137,3 +138,9 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     """Names the rules (policy, redaction, mapping) that the span was sent with; empty before it is sent, and in
     spans that tracebridge did not send."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether who began the trace, outside of the agent, wants it to be kept; True for what nobody else began."""
+        edges = (self.opened, self.closed)
+        return all(edge is None or edge.extra.get("trace_flags") != NOT_SAMPLED for edge in edges)

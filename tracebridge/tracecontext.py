@@ -13,6 +13,9 @@ import msgspec
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
+NOT_SAMPLED: Final = "00"
+"""The flags of a trace that who began it does not want to be kept."""
+
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KEY: Final = r"[a-z0-9][a-z0-9_\-*/@]{0,255}"
 _VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"

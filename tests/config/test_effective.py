@@ -71,6 +71,7 @@ def test_the_effective_configuration_tells_every_value_and_its_origin(
                 include_messages: true  # as capture
                 include_thinking: false  # line 9
                 max_content_length: 10000  # as capture
+                include_unsampled: true  # as capture
         """
     )
 

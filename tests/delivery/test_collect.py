@@ -33,7 +33,7 @@ def watch(tmp_path: Path) -> Iterator[SessionWatch]:
 
 
 def test_batches_have_no_more_spans_than_a_request_may(watch: SessionWatch) -> None:
-    collector = Collector(watch, encode, lambda *_: frozenset(), FullSpeed(), max_bytes=10**6, max_spans=70)
+    collector = Collector(watch, encode, lambda *_: frozenset(), FullSpeed(), Policy(), max_bytes=10**6, max_spans=70)
     sizes = []
     while not (collected := collector.collect()).is_empty:
         sizes += [len(batch.refs) for batch in collected.batches]
@@ -52,7 +52,9 @@ def test_spans_that_were_read_before_a_journal_failed_are_in_a_batch(
                 raise OSError("the disk is gone")
 
     monkeypatch.setattr(SessionStream, "steps", failing)
-    collector = Collector(watch, encode, lambda *_: frozenset(), FullSpeed(), max_bytes=10**6, max_spans=1_000)
+    collector = Collector(
+        watch, encode, lambda *_: frozenset(), FullSpeed(), Policy(), max_bytes=10**6, max_spans=1_000
+    )
     collected = collector.collect()
     (advance,) = collected.advances
     assert advance.cursor.ordinal == 23

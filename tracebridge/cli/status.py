@@ -178,7 +178,7 @@ def _print_sink(sink: SinkStatus) -> None:
     if sink.oldest:
         print(f"  oldest    of what it has not taken is of {sink.oldest}")
     if events.left_out:
-        print(f"  left out  {events.left_out:,} events by sampling")
+        print(f"  left out  {events.left_out:,} events by the policy")
     for reason, count in list(sink.rejected.items())[:_MOST_REASONS]:
         print(f"  dead      {count:,} spans: {reason}")
     if sink.rejected:

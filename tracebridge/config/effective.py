@@ -13,14 +13,14 @@ import msgspec
 
 from tracebridge.config.section import SECTION
 from tracebridge.config.settings import Settings, SinkSettings
-from tracebridge.policy import Policy
+from tracebridge.policy import CAPTURE_KEYS
 from tracebridge.registry import JOURNAL_TYPE
 from tracebridge.secret import MASK, Secret
 
 _CORE_KEYS: Final = (
     "enabled",
     "trace_dir",
-    *Policy.__struct_fields__,
+    *CAPTURE_KEYS,
     "environment",
     "release",
     "delivery",

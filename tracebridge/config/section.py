@@ -21,7 +21,7 @@ from tracebridge.config.settings import (
     TraceScope,
 )
 from tracebridge.config.value import FAILED, Failed
-from tracebridge.policy import Policy, wider_keys
+from tracebridge.policy import CAPTURE_KEYS, Policy, wider_keys
 from tracebridge.registry import JOURNAL_TYPE, DefectivePlugInError, Registry, SinkTypeError
 from tracebridge.sink import SinkType
 
@@ -69,6 +69,7 @@ class _PolicySection(msgspec.Struct, frozen=True, kw_only=True):
     include_messages: bool | msgspec.UnsetType = msgspec.UNSET
     include_thinking: bool | msgspec.UnsetType = msgspec.UNSET
     max_content_length: Length | msgspec.UnsetType = msgspec.UNSET
+    include_unsampled: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Registry]) -> Settings | Failed:
@@ -109,7 +110,7 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
 
 
 def _capture(core: _Section) -> Policy:
-    return Policy(**{key: getattr(core, key) for key in Policy.__struct_fields__})
+    return Policy(**{key: getattr(core, key) for key in CAPTURE_KEYS})
 
 
 class _Sinks:

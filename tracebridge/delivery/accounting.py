@@ -35,7 +35,7 @@ class Accounting(msgspec.Struct, frozen=True, kw_only=True):
     discarded: int
     """They were dead letters that somebody gave up."""
     left_out: int
-    """The sink's policy samples their sessions out."""
+    """The sink's policy samples their sessions out, or does not keep their spans."""
     unaccounted: int
     """In none of these places: 0, but in a state of an earlier version, which did not count what was removed."""
     oldest_ns: int
@@ -76,7 +76,7 @@ def accounting_of(state: State, policy: Policy, account: Account, unread: Sequen
         open=account.open_events,
         dead=account.dead_events,
         discarded=account.counters.get("discarded_events", 0),
-        left_out=left_out,
+        left_out=left_out + account.counters.get("left_out_events", 0),
         unaccounted=account.unaccounted_events,
         oldest_ns=min(filter(None, times), default=0),
     )

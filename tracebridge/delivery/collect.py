@@ -13,6 +13,7 @@ from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import SpanId
 from tracebridge.delivery.state import Advance, Batch, SpanRef
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS, SessionKey, SessionWatch
+from tracebridge.policy import Policy, keeps_span
 from tracebridge.session_stream import Problem, SessionStream, Step
 from tracebridge.span import Span
 
@@ -55,6 +56,8 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """How many spans of the batches the backend may hold already, where it cannot be asked."""
     unsendable: list[tuple[SpanRef, str]]
     """Spans that the sink cannot encode, and why."""
+    left_out: list[SpanRef]
+    """Spans that the sink's policy does not keep."""
 
     @property
     def is_empty(self) -> bool:
@@ -75,6 +78,7 @@ class Collector:
         encode: Callable[[Span], bytes],
         held: Held,
         pace: Pace,
+        policy: Policy,
         *,
         max_bytes: int,
         max_spans: int,
@@ -83,6 +87,7 @@ class Collector:
         self._encode = encode
         self._held = held
         self._pace = pace
+        self._policy = policy
         self._max_bytes = max_bytes
         self._max_spans = max_spans
         self._sessions: Iterator[tuple[SessionKey, SessionStream]] | None = None
@@ -122,6 +127,7 @@ class Collector:
             found=draft.found,
             repeats=draft.repeats,
             unsendable=draft.unsendable,
+            left_out=draft.left_out,
         )
 
     def _next(self) -> _Reading | None:
@@ -178,7 +184,9 @@ class Collector:
 
     def _add(self, spans: list[Span], reading: _Reading, draft: _Draft) -> None:
         for span in spans:
-            if (span.trace_id, span.span_id) in reading.held:
+            if not keeps_span(self._policy, span):
+                draft.left_out.append(SpanRef.of(span))
+            elif (span.trace_id, span.span_id) in reading.held:
                 draft.found.append(SpanRef.of(span))
             else:
                 draft.repeats += reading.may_repeat
@@ -224,6 +232,7 @@ class _Draft:
         self.found: list[SpanRef] = []
         self.repeats = 0
         self.unsendable: list[tuple[SpanRef, str]] = []
+        self.left_out: list[SpanRef] = []
 
     @property
     def is_full(self) -> bool:
@@ -232,7 +241,7 @@ class _Draft:
     @property
     def spans_left(self) -> int:
         """How many spans have room in it."""
-        return self._max_spans - len(self._parts) - len(self.found)
+        return self._max_spans - len(self._parts) - len(self.found) - len(self.left_out)
 
     def add(self, part: bytes, ref: SpanRef) -> None:
         self._parts.append(part)

@@ -129,7 +129,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What one target has been given so far, all of one moment.
 
-    Of the events that were read, each is confirmed, in flight, open, dead or discarded.
+    Of the events that were read, each is confirmed, in flight, open, dead, discarded or left out.
     """
 
     sink: str
@@ -155,7 +155,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unaccounted_events(self) -> int:
         """Events that were read and are nowhere: always 0."""
-        known = self.counters.get("confirmed_events", 0) + self.counters.get("discarded_events", 0)
+        counters = ("confirmed_events", "discarded_events", "left_out_events")
+        known = sum(self.counters.get(name, 0) for name in counters)
         return self.read_events - known - self.open_events - self.in_flight_events - self.dead_events
 
     def more(self, before: Account, counter: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,7 @@ from tracebridge.event import Json
 from tracebridge.journal import deletion, layout
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import SessionStream, head_of
+from tracebridge.span import Span
 
 VERIFY_AGAIN_S: Final = 600.0
 """How long a session that a backend did not show whole is left alone, in seconds."""
@@ -63,6 +64,7 @@ class _Owed:
     def __init__(self, state: State, target: int, folder: int, name: str, policy: Policy, read_back: ReadBack | None):
         self.name = name
         self.read_back = read_back
+        self.includes_unsampled = policy.include_unsampled
         self._policy = policy
         self._positions = state.positions(target, folder)
         self._deadlines = state.deadlines(target, folder)
@@ -102,6 +104,7 @@ class _OwedWithDefect:
     """A sink whose plug-in cannot be used: nobody knows what it has got, so it is owed everything."""
 
     read_back = None
+    includes_unsampled = True
 
     def __init__(self, sink: SinkSettings) -> None:
         self.name = sink.name
@@ -114,6 +117,17 @@ class _OwedWithDefect:
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files."""
         return f"the plug-in of {self.name} cannot be used, so nobody knows what it has got"
+
+
+class _Verified(NamedTuple):
+    """A span that every sink must show whose policy keeps it."""
+
+    ref: SpanRef
+    is_sampled: bool
+
+    @classmethod
+    def of(cls, span: Span) -> _Verified:
+        return cls(SpanRef.of(span), span.is_sampled)
 
 
 class Removal:
@@ -223,25 +237,28 @@ class Removal:
         """Read the journal, and back from every sink that can be read what is owed to it; why not, or empty."""
         stream = SessionStream(layout.events_file(candidate.folder), _everything)
         began_ns = time.time_ns()
-        refs: list[SpanRef] = []
+        spans: list[_Verified] = []
         try:
             for step in stream.steps():
                 self._pace.tick()
-                refs += map(SpanRef.of, step.spans)
-                if len(refs) >= _VERIFIED_AT_ONCE:
-                    if reason := self._not_shown(refs, readable):
+                spans += map(_Verified.of, step.spans)
+                if len(spans) >= _VERIFIED_AT_ONCE:
+                    if reason := self._not_shown(spans, readable):
                         return reason
-                    refs = []
+                    spans = []
         except OSError as error:
             return f"its file cannot be read: {error}"
-        refs += map(SpanRef.of, stream.expire(began_ns - INCOMPLETE_GRACE_NS))
+        spans += map(_Verified.of, stream.expire(began_ns - INCOMPLETE_GRACE_NS))
         if not stream.is_idle:
             return "its last run is not over"
-        return self._not_shown(refs, readable)
+        return self._not_shown(spans, readable)
 
-    def _not_shown(self, refs: list[SpanRef], readable: Sequence[_Owed | _OwedWithDefect]) -> str:
-        for sink in readable if refs else []:
+    def _not_shown(self, spans: list[_Verified], readable: Sequence[_Owed | _OwedWithDefect]) -> str:
+        for sink in readable:
             assert sink.read_back is not None, "only those that can be read are asked"
+            refs = [span.ref for span in spans if span.is_sampled or sink.includes_unsampled]
+            if not refs:
+                continue
             try:
                 absent = missing(sink.read_back.reader(), refs)
             except BackendError as error:

@@ -125,6 +125,7 @@ class Shipper:
             self._fitting.encode,
             self._held,
             self._pace,
+            settings.policy,
             max_bytes=self._capabilities.max_request_bytes,
             max_spans=self._capabilities.max_request_spans,
         )
@@ -265,6 +266,7 @@ class Shipper:
             collected.problems,
             collected.found,
             collected.unsendable,
+            collected.left_out,
             self._fitting.take_cut(),
         )
         self._outbox.add(written)

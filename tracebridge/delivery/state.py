@@ -61,6 +61,8 @@ Counter = Literal[
     "cut_spans",
     "discarded_spans",
     "discarded_events",
+    "left_out_spans",
+    "left_out_events",
     "removed_events",
 ]
 
@@ -289,12 +291,14 @@ class State:
         problems: Iterable[tuple[int, str, int, str]],
         found: Collection[SpanRef] = (),
         unsendable: Iterable[tuple[SpanRef, str]] = (),
+        left_out: Collection[SpanRef] = (),
         cut: int = 0,
     ) -> list[Batch]:
         """In one step: the batches are in flight, their events are read. Returns the batches with their numbers.
 
         `found` are spans that the backend turned out to hold already, `unsendable` those that become dead letters at
-        once, with the reason, and `cut` is how many of the batches' spans were cut to fit.
+        once, with the reason, `left_out` those that the sink's policy does not keep, and `cut` is how many of the
+        batches' spans were cut to fit.
         """
         with self._file.transaction() as db:
             db.executemany(
@@ -321,6 +325,9 @@ class State:
             if found:
                 self._count(target, "found_spans", len(found))
                 self._count_confirmed(target, found)
+            if left_out:
+                self._count(target, "left_out_spans", len(left_out))
+                self._count(target, "left_out_events", sum(ref.events for ref in left_out))
             if cut:
                 self._count(target, "cut_spans", cut)
             for ref, reason in unsendable:

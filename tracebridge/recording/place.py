@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tracebridge.recording.clock import Clock
 from tracebridge.tracecontext import TraceContext
 
 if TYPE_CHECKING:
     from tracebridge.recording.run import Run
-
-
-NOT_SAMPLED: Final = "00"
-"""The flags of a trace that who began it does not want to be kept."""
 
 
 class Place:

@@ -20,9 +20,9 @@ from tracebridge.event import (
 from tracebridge.recording.call import LlmCall, ToolCall, llm_response, milliseconds, tool_result
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.pairing import OpenCall
-from tracebridge.recording.place import INNERMOST, NOT_SAMPLED, Place
+from tracebridge.recording.place import INNERMOST, Place
 from tracebridge.recording.run import Run
-from tracebridge.tracecontext import TRACEPARENT, TRACESTATE, TraceContext
+from tracebridge.tracecontext import NOT_SAMPLED, TRACEPARENT, TRACESTATE, TraceContext
 
 if TYPE_CHECKING:
     from tracebridge.recording.tracer import Tracer

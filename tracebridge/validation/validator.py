@@ -204,9 +204,11 @@ class Validator:
             if text is not None:
                 earlier = _expected(expected.sizes, rules_from_text(text).policy).spans
                 under[fingerprint] = {_id(span): span for span in earlier}
-        if not under:
-            return expected.spans
-        return [under.get(sent_with.get(_id(span), ""), {}).get(_id(span), span) for span in expected.spans]
+        # what the policy does not keep was sent all the same if it was sent before the policy said so
+        wanted = [
+            span for span in expected.spans if _id(span) in sent_with or policies.keeps_span(self._sink.policy, span)
+        ]
+        return [under.get(sent_with.get(_id(span), ""), {}).get(_id(span), span) for span in wanted]
 
     def _is_pending(self, expected: _Expected, session_id: str) -> bool:
         for journal, size in expected.sizes.items():
