@@ -17,7 +17,7 @@ from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Query
 from tracebridge.span import Span
-from tracebridge.validation import Validator, Verdict
+from tracebridge.validation import Scope, Validator, Verdict
 
 SPANS = 7
 
@@ -55,7 +55,7 @@ def validate(rig: Rig, session_id: str | None = None, policy: Policy | None = No
     settings = settings_for(rig.trace_dir, rig.backend, rig.file, policy)
     validator = Validator(settings.sinks[0], rig.trace_dir)
     try:
-        return validator.validate(session_id)
+        return validator.validate(Scope(session_id=session_id))
     finally:
         validator.close()
 
@@ -150,7 +150,8 @@ def test_a_neighbour_that_shares_a_trace_with_a_missing_span_is_not_extra(rig: R
 def test_what_was_not_shipped_is_not_missing_but_not_compared(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     verdict = validate(rig)
-    assert (verdict.exit_code, verdict.sessions, verdict.findings) == (2, 0, ())
+    assert (verdict.exit_code, verdict.sessions, verdict.counts) == (2, 0, {"pending": SPANS})
+    assert {finding.command for finding in verdict.findings} == {"tracebridge ship --sink file"}
     assert [entry.session_id for entry in verdict.uncompared] == ["a"]
 
 

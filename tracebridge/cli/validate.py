@@ -9,6 +9,7 @@ import msgspec
 
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
 from tracebridge.cli.progress import progress
+from tracebridge.cli.times import time_given
 
 if TYPE_CHECKING:
     from tracebridge.validation import Finding, Verdict
@@ -29,20 +30,42 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "validate", run, "compare a backend with the journal, span by span", _DESCRIPTION)
     parser.add_argument("--sink", action="append", metavar="NAME", help="only this sink; may be given again")
     parser.add_argument("--session", metavar="ID", help="only this session")
+    parser.add_argument("--since", type=time_given, metavar="TIME", help="only sessions that went on after it")
+    parser.add_argument("--until", type=time_given, metavar="TIME", help="only sessions that began before it")
+    parser.add_argument("--environment", metavar="NAME", help="only sessions of this environment")
+    parser.add_argument(
+        "--sample", type=_share, default=1.0, metavar="5%", help="only a share of the sessions, the same every time"
+    )
+    parser.add_argument(
+        "--since-last",
+        action="store_true",
+        help="leave out sessions that were found clean before and have not changed; takes up an interrupted run",
+    )
+    parser.add_argument(
+        "--resend", action="store_true", help="have what is missing, though the backend has taken it, sent again"
+    )
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Validate."""
-    from tracebridge.validation import Validator
+    from tracebridge.validation import Scope, Validator
 
     settings = settings_of(arguments)
+    scope = Scope(
+        session_id=arguments.session,
+        since_ns=arguments.since,
+        until_ns=arguments.until,
+        environment=arguments.environment,
+        sample=arguments.sample,
+        since_last=arguments.since_last,
+    )
     verdicts = []
     for sink in chosen_sinks(settings, arguments.sink):
         validator = Validator(sink, settings.trace_dir)
         try:
             with progress(f"validating {sink.name}", "sessions") as bar:
-                verdicts.append(validator.validate(arguments.session, bar.update))
+                verdicts.append(validator.validate(scope, bar.update, resend=arguments.resend))
         finally:
             validator.close()
     if arguments.json:
@@ -60,15 +83,24 @@ def print_verdict(verdict: Verdict) -> None:
     print(f"{verdict.sink}: {words[verdict.exit_code]} ({verdict.endpoint})")
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(verdict.spans.items()))
     print(f"  compared  {verdict.sessions:,} sessions, {verdict.expected:,} spans" + (f" ({kinds})" if kinds else ""))
+    if verdict.known_clean:
+        print(f"            {verdict.known_clean:,} more sessions were found clean before, and have not changed")
+    if verdict.scope.sample < 1.0:
+        print(f"  sample    of {verdict.drawn_from:,} sessions" + _proven(verdict))
     print(f"  equal     {verdict.equal:,}")
     for name, count in verdict.losses.items():
         print(f"            {count:,} of them up to the declared loss {name}")
+    for name, count in verdict.policy.items():
+        print(f"  policy    {count:,} {name}")
     for kind, count in sorted(verdict.counts.items()):
         print(f"  {kind:<9} {count:,}")
+    if verdict.resent:
+        print(f"  {verdict.resent:,} missing spans are sent again by the next `tracebridge ship`, or by the agent")
     for finding in verdict.findings[:_MOST_SHOWN]:
         _print_finding(finding)
-    if len(verdict.findings) > _MOST_SHOWN:
-        print(f"  … and {len(verdict.findings) - _MOST_SHOWN:,} more: --json tells all")
+    left = sum(verdict.counts.values()) - len(verdict.findings[:_MOST_SHOWN])
+    if left:
+        print(f"  … and {left:,} more: --json tells of up to 1,000 of each kind")
     for uncompared in verdict.uncompared[:_MOST_SHOWN]:
         session = f"session {uncompared.session_id}: " if uncompared.session_id else ""
         print(f"  not compared: {session}{uncompared.reason}")
@@ -81,10 +113,34 @@ def _print_finding(finding: Finding) -> None:
         f"  - {finding.kind}: {finding.span_kind} {finding.name!r} of session {finding.session_id}"
         f" (trace {finding.trace_id}, span {finding.span_id})"
     )
+    for label, text in (("recorded", finding.journal), ("look at", finding.link), ("try", finding.command)):
+        if text:
+            print(f"      {label}: {text}")
     for difference in finding.differences:
         print(f"      {difference.field}")
         print(f"        journal: {_shown(difference.expected)}")
         print(f"        backend: {_shown(difference.observed)}")
+
+
+def _proven(verdict: Verdict) -> str:
+    if verdict.exit_code or not verdict.sessions:
+        return ""
+    return f"; with 95 % confidence at most {verdict.undetected:,} of them are not clean"
+
+
+def _share(text: str) -> float:
+    """An argument that names a share: `5%` or `0.05`.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 5% or 0.05")
+    return share
 
 
 def _shown(value: object) -> str:
@@ -95,6 +151,5 @@ def _shown(value: object) -> str:
 def _for_scripts(verdict: Verdict) -> dict[str, object]:
     return {
         "exit_code": verdict.exit_code,
-        "counts": verdict.counts,
         **{name: getattr(verdict, name) for name in verdict.__struct_fields__},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import Final
 
@@ -11,6 +12,7 @@ from tracebridge.delivery.records import DeadLetter, SpanRef
 from tracebridge.delivery.state_file import StateFile
 
 _AT_ONCE: Final = 500
+_NOT_THERE: Final = "the backend took it and does not hold it"
 
 
 class DeadLetters:
@@ -52,6 +54,16 @@ class DeadLetters:
             "SELECT count(*) FROM dead WHERE target = ? AND id > ?", (target, number)
         ).fetchone()
         return int(row[0])
+
+    def resend(self, target: int, refs: Collection[SpanRef]) -> None:
+        """Spans that were confirmed are not at the backend: the next shipper makes them anew and sends them again."""
+        with self._file.transaction() as db:
+            for name, count in (("confirmed_spans", len(refs)), ("confirmed_events", sum(ref.events for ref in refs))):
+                db.execute("UPDATE counter SET value = value - ? WHERE target = ? AND name = ?", (count, target, name))
+            db.executemany(
+                "INSERT INTO dead (target, died_ns, reason, part, ref, is_retried) VALUES (?, ?, ?, x'', ?, 1)",
+                [(target, time.time_ns(), _NOT_THERE, msgspec.msgpack.encode(ref)) for ref in refs],
+            )
 
     def part(self, number: int) -> bytes:
         """The span as it was encoded; empty if it could not be, or if the letter is gone."""

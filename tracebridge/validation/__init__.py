@@ -2,6 +2,6 @@
 
 from tracebridge.validation.comparison import Comparison, Difference, Finding, compare
 from tracebridge.validation.validator import Validator
-from tracebridge.validation.verdict import Uncompared, Verdict
+from tracebridge.validation.verdict import Scope, Summary, Uncompared, Verdict
 
-__all__ = ["Comparison", "Difference", "Finding", "Uncompared", "Validator", "Verdict", "compare"]
+__all__ = ["Comparison", "Difference", "Finding", "Scope", "Summary", "Uncompared", "Validator", "Verdict", "compare"]

@@ -4,59 +4,37 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
-from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.evidence import Compared
 from tracebridge.delivery.rules import rules_from_text, rules_of
-from tracebridge.delivery.state import State
-from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
+from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
-from tracebridge.policy import Policy
-from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Query, Reader
 from tracebridge.span import Span
-from tracebridge.validation.comparison import Comparison, SpanId, compare
-from tracebridge.validation.verdict import Tally, Verdict
+from tracebridge.validation.comparison import Comparison, Finding, SpanId, compare
+from tracebridge.validation.expected import Expected, expected_of, id_of
+from tracebridge.validation.owed import Owed, owing
+from tracebridge.validation.remedy import remedy
+from tracebridge.validation.verdict import Scope, Tally, Verdict
+from tracebridge.validation.windows import FEWEST, MARGIN_NS, read_window, windows
 
 RECHECK_S: Final = 0.25
 LEAST_PATIENCE_S: Final = 2.0
 """How long spans that do not show yet are waited for, at least, in seconds; else three times the sink's lag."""
-_MARGIN_NS: Final = 60 * 1_000_000_000
+_MOST_PLACED: Final = 100
+"""Of how many findings it is looked up in which line of which file they were recorded."""
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
-
-
-class _Journal(NamedTuple):
-    """One of the files in which a session is recorded: an old folder may hold its past, the trace folder the rest."""
-
-    number: int
-    """The number of the folder of sessions that it was found in."""
-    folder: Path
-    """The session's own folder."""
-
-
-class _Expected(msgspec.Struct, frozen=True):
-    """What the journals of one session say that a backend should hold."""
-
-    spans: list[Span]
-    is_closed: bool
-    sizes: dict[_Journal, int]
-    """Bytes of each journal that were read."""
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether something was written since."""
-        return any(layout.events_file(journal.folder).stat().st_size > size for journal, size in self.sizes.items())
 
 
 class Validator:
@@ -72,22 +50,23 @@ class Validator:
         """
         if sink.sink_type is None or sink.settings is None:
             raise ConfigurationError(f"sink {sink.name}: switch it on to validate it")
-        self._capabilities = sink.sink_type.capabilities(sink.settings)
+        self._capabilities = sink.capabilities
         if not self._capabilities.readable:
             raise ConfigurationError(
                 f"sink {sink.name}: cannot be read back, so it cannot be validated; "
                 "an OpenTelemetry sink needs `reader:`"
             )
         self._sink = sink
-        self._endpoint = sink.sink_type.endpoint(sink.settings)
         self._trace_dir = trace_dir
-        self._reader: Reader = sink.sink_type.open_reader(sink.settings)
+        self._rules = rules_of(sink.policy, self._capabilities).fingerprint
+        self._reader: Reader = sink.open_reader()
         try:
             self._state = State(layout.state_file(trace_dir))
         except BaseException:
             self._reader.close()
             raise
-        self._target = self._state.target(sink.name, self._endpoint)
+        self._resend = False
+        self._target = self._state.target(sink.name, sink.endpoint)
         self._state.folder(trace_dir)
 
     def close(self) -> None:
@@ -95,149 +74,230 @@ class Validator:
         self._reader.close()
         self._state.close()
 
-    def validate(self, session_id: str | None = None, progress: Progress | None = None) -> Verdict:
-        """Compare every owed session, or the one called `session_id`."""
-        tally = Tally(self._sink.name, self._endpoint)
-        owed = self._owed(session_id)
-        if session_id is not None:
-            if not owed:
-                tally.could_not_compare("no such session in the trace folder or in a backfilled one", session_id)
-        else:
-            for folder in self._gone():
+    def validate(
+        self,
+        scope: Scope = Scope(),  # noqa: B008
+        progress: Progress | None = None,
+        *,
+        resend: bool = False,
+    ) -> Verdict:
+        """Compare every owed session of a scope, and write down of each what came of it.
+
+        A validation that is interrupted is taken up again with `since_last`.
+
+        Args:
+            scope: which sessions to compare.
+            progress: is told how far it has come.
+            resend: whether what the backend has taken and does not hold is to be sent again by the next shipper.
+        """
+        self._resend = resend
+        owed = owing(self._state, self._target, self._sink.policy, scope, self._rules)
+        tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
+        self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
+        number = self._state.evidence.begin(self._target, msgspec.json.encode(scope).decode())
+        deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
+        done, is_readable = 0, True
+        for window in windows(owed.sessions):
+            compared: list[Compared] = []
+            try:
+                for still_readable, evidence in self._window(window, deadline, tally, is_readable=is_readable):
+                    is_readable = still_readable
+                    compared += evidence
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(owed.sessions))
+            finally:
+                self._state.evidence.add(self._target, number, compared)
+        verdict = tally.verdict()
+        self._state.evidence.end(number, msgspec.json.encode(verdict.summary).decode())
+        return verdict
+
+    def _tell_what_is_gone(self, scope: Scope, known: int, tally: Tally) -> None:
+        if scope.session_id is not None:
+            if not known:
+                tally.could_not_compare("no such session in the trace folder or in a backfilled one", scope.session_id)
+            return
+        folders = self._state.folders()
+        own = self._state.folder(self._trace_dir)
+        for number, folder in folders.items():
+            if number != own and not folder.is_dir():
                 tally.could_not_compare(
                     f"{folder}: this backfilled folder is gone, so nothing tells what was sent from it; bring it back, "
                     f"or give it up with `tracebridge forget --folder {shlex.quote(str(folder))}`"
                 )
-        deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
-        remaining = deque(owed)
-        while remaining:
-            owed_id = remaining.popleft()
-            if not self._validate_session(owed_id, owed[owed_id], deadline, tally):
-                break
-            if progress is not None:
-                progress(len(owed) - len(remaining), len(owed))
-        for owed_id in remaining:
-            tally.could_not_compare("not reached: the backend cannot be read", owed_id)
-        return tally.verdict()
 
-    def _owed(self, session_id: str | None) -> dict[str, list[_Journal]]:
-        """The journals of every session that the sink should hold, or of the one that is asked for."""
-        owed: dict[str, list[_Journal]] = {}
-        choice = Choice(self._state.choices())
-        for number, path in self._state.folders().items():
-            for folder in layout.session_folders(path):
-                found_id = layout.session_id_of(folder)
-                is_owed = policies.keeps_session(self._sink.policy, found_id)
-                if session_id in (None, found_id) and is_owed and choice.takes(number, layout.events_file(folder)):
-                    owed.setdefault(found_id, []).append(_Journal(number, folder))
-        return owed
+    def _window(
+        self, window: Sequence[Owed], deadline: float, tally: Tally, *, is_readable: bool
+    ) -> Iterator[tuple[bool, list[Compared]]]:
+        """Compare some sessions; tells of each whether the backend can be read, and what is to be written down."""
+        expected: dict[str, Expected] = {}
+        for owed in window:
+            try:
+                expected[owed.session_id] = expected_of(owed.journals, self._sink.policy)
+            except OSError as error:
+                tally.could_not_compare(f"its journal cannot be read: {error}", owed.session_id)
+                yield is_readable, []
+        clean = self._clean_at_once(expected) if is_readable else {}
+        for session_id, session in expected.items():
+            if session_id in clean:
+                yield True, self._counted(session_id, session, clean[session_id], tally)
+                continue
+            if not is_readable:
+                tally.could_not_compare("not reached: the backend cannot be read", session_id)
+                yield False, []
+                continue
+            try:
+                evidence = self._one_by_one(session_id, session, deadline, tally)
+            except BackendError as error:
+                tally.could_not_compare(f"the backend cannot be read: {error}", session_id)
+                is_readable, evidence = False, []
+            yield is_readable, evidence
 
-    def _gone(self) -> list[Path]:
-        """The backfilled folders that are not there any more."""
-        folders = self._state.folders()
-        own = self._state.folder(self._trace_dir)
-        return [folder for number, folder in folders.items() if number != own and not folder.is_dir()]
-
-    def _validate_session(self, session_id: str, journals: list[_Journal], deadline: float, tally: Tally) -> bool:
-        """Compare one session; False if the backend cannot be read, so that going on is useless."""
+    def _clean_at_once(self, expected: dict[str, Expected]) -> dict[str, Comparison]:
+        """The sessions that are clean by what shows of the time they all lie in; nothing is said of the others."""
+        closed = {session_id: session for session_id, session in expected.items() if session.is_closed}
+        if len(closed) < FEWEST:
+            return {}
         try:
-            expected = _expected(journals, self._sink.policy)
-            if not expected.is_closed:
-                tally.could_not_compare("still open: its last run has not ended", session_id)
-                return True
-            if not expected.spans:
-                # its writer died before the first event: there is nothing to compare, which is no comparison
-                return True
-            comparison = self._compared(expected, session_id, deadline)
-            is_outdated = expected.is_outdated
-        except OSError as error:
-            tally.could_not_compare(f"its journal cannot be read: {error}", session_id)
-            return True
-        except BackendError as error:
-            tally.could_not_compare(f"the backend cannot be read: {error}", session_id)
-            return False
-        if comparison is None:
-            tally.could_not_compare("not delivered yet; run `tracebridge ship`", session_id)
-        elif comparison.defects and is_outdated:
-            tally.could_not_compare("written to while it was compared; validate it again", session_id)
-        else:
-            tally.add(comparison, Counter(span.kind for span in expected.spans))
-        return True
+            found = read_window(self._reader, list(closed.values()))
+        except BackendError:
+            return {}  # the first session that is asked for tells
+        by_session: dict[str, list[Span]] = defaultdict(list)
+        foreign: dict[str, list[Span]] = defaultdict(list)
+        for span in found or ():
+            if span.fingerprint:
+                by_session[span.session_id].append(span)
+            else:
+                foreign[span.trace_id].append(span)
+        clean: dict[str, Comparison] = {}
+        for session_id, session in closed.items() if found is not None else ():
+            traces = {span.trace_id for span in session.spans}
+            observed = by_session[session_id] + [span for trace_id in traces for span in foreign.get(trace_id, ())]
+            comparison = self._comparison(session, observed)
+            if not comparison.defects:
+                clean[session_id] = comparison
+        return clean
 
-    def _compared(self, expected: _Expected, session_id: str, deadline: float) -> Comparison | None:
+    def _one_by_one(self, session_id: str, expected: Expected, deadline: float, tally: Tally) -> list[Compared]:
+        """Compare one session by asking for it.
+
+        Raises:
+            BackendError: the backend cannot be read.
+        """
+        if not expected.is_closed:
+            tally.could_not_compare("still open: its last run has not ended", session_id)
+            return []
+        if not expected.spans:
+            # its writer died before the first event: there is nothing to compare, which is no comparison
+            return []
+        comparison, is_pending = self._settled(expected, session_id, deadline)
+        if is_pending:
+            tally.could_not_compare("not delivered yet; run `tracebridge ship`", session_id)
+            tally.pending(comparison)
+            return []
+        if comparison.defects and expected.is_outdated:
+            tally.could_not_compare("written to while it was compared; validate it again", session_id)
+            return []
+        return self._counted(session_id, expected, comparison, tally)
+
+    def _counted(self, session_id: str, expected: Expected, comparison: Comparison, tally: Tally) -> list[Compared]:
+        refused = self._refused(session_id) if comparison.defects else frozenset()
+        if self._resend:
+            tally.resent += self._sent_again(expected, comparison, refused)
+        room = max(0, _MOST_PLACED - tally.examples)
+        findings = [
+            self._placed(finding, expected, refused) if place < room else finding
+            for place, finding in enumerate(comparison.findings)
+        ]
+        comparison = msgspec.structs.replace(comparison, findings=tuple(findings))
+        tally.add(comparison, Counter(span.kind for span in expected.spans), expected.narrowed)
+        return [
+            Compared(
+                folder=journal.number,
+                session=journal.folder.name,
+                compared_ns=time.time_ns(),
+                size=size,
+                rules=self._rules,
+                spans=comparison.expected,
+                defects=len(comparison.defects),
+            )
+            for journal, size in expected.sizes.items()
+        ]
+
+    def _refused(self, session_id: str) -> frozenset[SpanId]:
+        """The spans of a session that are dead letters."""
+        refs = (letter.ref for letter in self._state.dead.of(self._target))
+        return frozenset((ref.trace_id, ref.span_id) for ref in refs if ref.session_id == session_id)
+
+    def _sent_again(self, expected: Expected, comparison: Comparison, refused: frozenset[SpanId]) -> int:
+        """Have what is missing sent again, but for dead letters, about which people decide; how many spans."""
+        missing = {
+            (finding.trace_id, finding.span_id) for finding in comparison.findings if finding.kind == "missing"
+        } - refused
+        self._state.dead.resend(self._target, [SpanRef.of(span) for span in expected.spans if id_of(span) in missing])
+        return len(missing)
+
+    def _placed(self, finding: Finding, expected: Expected, refused: frozenset[SpanId]) -> Finding:
+        """The finding with where it was recorded, where it is looked at, and what can be done."""
+        span_id = finding.trace_id, finding.span_id
+        recorded = next((span for span in expected.spans if id_of(span) == span_id), None)
+        return msgspec.structs.replace(
+            finding,
+            journal="" if recorded is None else expected.place(span_id, recorded),
+            link=self._sink.trace_url(finding.trace_id),
+            command=remedy(finding.kind, self._sink.name, finding.session_id, is_refused=span_id in refused),
+        )
+
+    def _settled(self, expected: Expected, session_id: str, deadline: float) -> tuple[Comparison, bool]:
         """Compare, again and again while something accepted does not show yet, up to the deadline.
 
         All sessions share the deadline: what was accepted before the first was compared has had its time by then.
-        None if something is missing that was not delivered.
+        The flag says that something is missing that was not delivered.
         """
         while True:
             # asked before the backend is: what is delivered in between is not missing
             is_pending = self._is_pending(expected, session_id)
-            observed = self._observed(session_id, expected.spans)
-            wanted = self._under_the_rules_sent(expected, observed)
-            comparison = compare(wanted, observed, self._capabilities.losses)
-            if not _has_missing(comparison):
-                return comparison
-            if is_pending:
-                return None
-            if time.monotonic() > deadline:
-                return comparison
+            comparison = self._comparison(expected, self._observed(session_id, expected.spans))
+            if not any(finding.kind == "missing" for finding in comparison.findings):
+                return comparison, False
+            if is_pending or time.monotonic() > deadline:
+                return comparison, is_pending
             time.sleep(RECHECK_S)
+
+    def _comparison(self, expected: Expected, observed: list[Span]) -> Comparison:
+        return compare(self._under_the_rules_sent(expected, observed), observed, self._capabilities.losses)
 
     def _observed(self, session_id: str, expected: list[Span]) -> list[Span]:
         """What the backend shows of a session, and, of what is missing there, what it shows elsewhere."""
         observed = list(self._reader.read(_query(session_id, expected)))
-        missing = {_id(span) for span in expected} - {_id(span) for span in observed}
+        missing = {id_of(span) for span in expected} - {id_of(span) for span in observed}
         if missing:
             # a span that lost its session is not missing but different
             elsewhere = Query(trace_ids=tuple(sorted({trace_id for trace_id, _ in missing})))
-            observed += [span for span in self._reader.read(elsewhere) if _id(span) in missing]
+            observed += [span for span in self._reader.read(elsewhere) if id_of(span) in missing]
         return observed
 
-    def _under_the_rules_sent(self, expected: _Expected, observed: list[Span]) -> list[Span]:
+    def _under_the_rules_sent(self, expected: Expected, observed: list[Span]) -> list[Span]:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
-        current = rules_of(self._sink.policy, self._capabilities).fingerprint
-        sent_with = {_id(span): span.fingerprint for span in observed if span.fingerprint}
+        sent_with = {id_of(span): span.fingerprint for span in observed if span.fingerprint}
         under: dict[str, dict[SpanId, Span]] = {}
-        for fingerprint in set(sent_with.values()) - {current}:
+        for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
-                earlier = _expected(expected.sizes, rules_from_text(text).policy).spans
-                under[fingerprint] = {_id(span): span for span in earlier}
+                earlier = expected_of(expected.sizes, rules_from_text(text).policy).spans
+                under[fingerprint] = {id_of(span): span for span in earlier}
         # what the policy does not keep was sent all the same if it was sent before the policy said so
         wanted = [
-            span for span in expected.spans if _id(span) in sent_with or policies.keeps_span(self._sink.policy, span)
+            span for span in expected.spans if id_of(span) in sent_with or policies.keeps_span(self._sink.policy, span)
         ]
-        return [under.get(sent_with.get(_id(span), ""), {}).get(_id(span), span) for span in wanted]
+        return [under.get(sent_with.get(id_of(span), ""), {}).get(id_of(span), span) for span in wanted]
 
-    def _is_pending(self, expected: _Expected, session_id: str) -> bool:
+    def _is_pending(self, expected: Expected, session_id: str) -> bool:
         for journal, size in expected.sizes.items():
             cursor = self._state.cursor(self._target, journal.number, journal.folder.name)
             if cursor is None or cursor.offset < size or cursor.checkpoint.opened:
                 return True
         return any(ref.session_id == session_id for batch in self._state.in_flight(self._target) for ref in batch.refs)
-
-
-def _expected(journals: Iterable[_Journal], policy: Policy) -> _Expected:
-    spans: list[Span] = []
-    sizes: dict[_Journal, int] = {}
-    is_closed = True
-    for journal in journals:
-        stream = SessionStream(layout.events_file(journal.folder), partial(policies.apply, policy))
-        # asked before the file is read: what is written meanwhile must not be given up unseen
-        began_ns = time.time_ns()
-        found = [span for step in stream.steps() for span in step.spans]
-        found += stream.expire(began_ns - INCOMPLETE_GRACE_NS)
-        # the same run may lie in two folders, one a copy of the other; a backend should hold it once
-        known = {_id(span) for span in spans}
-        spans += [span for span in found if _id(span) not in known]
-        sizes[journal] = stream.offset
-        is_closed = is_closed and stream.is_idle
-    return _Expected(spans, is_closed, sizes)
-
-
-def _id(span: Span) -> SpanId:
-    return span.trace_id, span.span_id
 
 
 def _query(session_id: str, spans: list[Span]) -> Query:
@@ -246,10 +306,6 @@ def _query(session_id: str, spans: list[Span]) -> Query:
         return Query(session_id=session_id)
     return Query(
         session_id=session_id,
-        start_ns=max(0, min(span.start_ns for span in spans) - _MARGIN_NS),
-        end_ns=max(span.start_ns for span in spans) + _MARGIN_NS,
+        start_ns=max(0, min(span.start_ns for span in spans) - MARGIN_NS),
+        end_ns=max(span.start_ns for span in spans) + MARGIN_NS,
     )
-
-
-def _has_missing(comparison: Comparison) -> bool:
-    return any(finding.kind == "missing" for finding in comparison.findings)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from tracebridge.validation.comparison import Comparison, Finding
+from tracebridge.validation.remedy import remedy
+from tracebridge.validation.sample import undetected_at_most
+
+if TYPE_CHECKING:
+    from tracebridge.validation.owed import Owing
 
 CLEAN: Final = 0
 FOUND: Final = 1
 UNCOMPARED: Final = 2
+
+DEFECTS: Final = ("missing", "extra", "duplicate", "different")
+"""The kinds of findings that speak against the backend."""
+MOST_EXAMPLES: Final = 1_000
+"""Of how many findings of a kind more is kept than their number."""
 
 
 class Uncompared(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,22 +62,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     observed: int
     equal: int
     losses: dict[str, int]
+    counts: dict[str, int]
+    """By kind of finding, how many there are."""
     findings: tuple[Finding, ...]
+    """Of each kind at most `MOST_EXAMPLES`."""
     uncompared: tuple[Uncompared, ...]
     policy: dict[str, int] = {}
-    """By what the sink's policy did on purpose (`sessions sampled out`, `spans narrowed`), how often."""
-    server_computed: dict[str, int] = {}
-    """By field, how often the backend shows a value there that it computed by itself, as prices; no difference."""
+    """By what the sink's policy did on purpose (`sessions sampled out`, `events narrowed`), how often."""
     scope: Scope = Scope()
     drawn_from: int = 0
     """Owed sessions in the scope before a sample was drawn."""
+    known_clean: int = 0
+    """Sessions that were left out because they were compared and found clean before, and have not changed."""
+    resent: int = 0
+    """Missing spans that the next shipper sends again, because that was asked for."""
     began_ns: int = 0
     ended_ns: int = 0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """By kind of finding, how many there are."""
-        return dict(Counter(finding.kind for finding in self.findings))
 
     @property
     def exit_code(self) -> Literal[0, 1, 2]:
@@ -73,26 +85,72 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
         Having compared nothing is never a pass.
         """
-        if any(finding.kind != "foreign" for finding in self.findings):
+        if any(self.counts.get(kind) for kind in DEFECTS):
             return FOUND
-        if self.uncompared or self.sessions == 0:
+        if self.uncompared or self.sessions + self.known_clean == 0:
             return UNCOMPARED
         return CLEAN
 
+    @property
+    def undetected(self) -> int:
+        """How many of the sessions that were not drawn may be defective at most, with a confidence of 95 %.
+
+        It is of use only if nothing was found; 0 if all were compared.
+        """
+        return undetected_at_most(self.sessions + self.known_clean, self.drawn_from)
+
+    @property
+    def summary(self) -> Summary:
+        """What of it is kept in the history."""
+        return Summary(
+            exit_code=self.exit_code,
+            sessions=self.sessions,
+            known_clean=self.known_clean,
+            drawn_from=self.drawn_from,
+            expected=self.expected,
+            equal=self.equal,
+            counts=self.counts,
+            losses=self.losses,
+            uncompared=len(self.uncompared),
+        )
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict in numbers; see `Verdict`."""
+
+    exit_code: int
+    sessions: int
+    known_clean: int
+    drawn_from: int
+    expected: int
+    equal: int
+    counts: dict[str, int]
+    losses: dict[str, int]
+    uncompared: int
+
 
 class Tally:
-    """Adds up comparisons to a verdict."""
+    """Adds up comparisons to a verdict, in memory that does not grow with what is found."""
 
-    def __init__(self, sink: str, endpoint: str) -> None:
-        self._sink, self._endpoint = sink, endpoint
+    def __init__(self, sink: str, endpoint: str, scope: Scope, owed: Owing) -> None:
+        self._sink, self._endpoint, self._scope, self._owed = sink, endpoint, scope, owed
+        self._began_ns = time.time_ns()
+        self.resent = 0
+        """Spans that are to be sent again."""
         self._sessions = 0
         self._spans: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
-        self._expected = self._observed = self._equal = 0
+        self._counts: Counter[str] = Counter()
+        self._expected = self._observed = self._equal = self._narrowed = 0
         self._findings: list[Finding] = []
         self._uncompared: list[Uncompared] = []
 
-    def add(self, comparison: Comparison, spans: dict[str, int]) -> None:
+    @property
+    def examples(self) -> int:
+        """How many findings are kept so far."""
+        return len(self._findings)
+
+    def add(self, comparison: Comparison, spans: dict[str, int], narrowed: int) -> None:
         """Count a session that was compared whole."""
         self._sessions += 1
         self._spans.update(spans)
@@ -100,7 +158,18 @@ class Tally:
         self._expected += comparison.expected
         self._observed += comparison.observed
         self._equal += comparison.equal
-        self._findings += comparison.findings
+        self._narrowed += narrowed
+        self._note(comparison.findings)
+
+    def pending(self, comparison: Comparison) -> None:
+        """Count what of a session is still to be delivered."""
+        self._note(
+            [
+                msgspec.structs.replace(finding, kind="pending", command=remedy("pending", self._sink, ""))
+                for finding in comparison.findings
+                if finding.kind == "missing"
+            ]
+        )
 
     def could_not_compare(self, reason: str, session_id: str = "") -> None:
         """Note what was not compared, and why."""
@@ -108,8 +177,9 @@ class Tally:
 
     def verdict(self) -> Verdict:
         """What it all came to."""
-        if self._sessions == 0 and not self._uncompared:
+        if self._sessions == 0 and not self._uncompared and not self._owed.known_clean:
             self.could_not_compare("no session is owed to this sink")
+        policy = {"sessions sampled out": self._owed.sampled_out, "events narrowed": self._narrowed}
         return Verdict(
             sink=self._sink,
             endpoint=self._endpoint,
@@ -119,6 +189,20 @@ class Tally:
             observed=self._observed,
             equal=self._equal,
             losses=dict(self._losses),
+            counts=dict(self._counts),
             findings=tuple(self._findings),
             uncompared=tuple(self._uncompared),
+            policy={name: count for name, count in policy.items() if count},
+            scope=self._scope,
+            drawn_from=self._owed.drawn_from,
+            known_clean=self._owed.known_clean,
+            resent=self.resent,
+            began_ns=self._began_ns,
+            ended_ns=time.time_ns(),
         )
+
+    def _note(self, findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            self._counts[finding.kind] += 1
+            if self._counts[finding.kind] <= MOST_EXAMPLES:
+                self._findings.append(finding)
