@@ -146,3 +146,28 @@ def test_what_is_missing_on_one_side_is_surplus_on_the_other(left: list[int], ri
     assert there.equal == back.equal
     assert there.expected == len(left)
     assert there.observed == len(right)
+
+
+MIRRORED = {"missing": "extra", "extra": "missing", "duplicate": "missing", "different": "different"}
+
+
+@given(
+    left=st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), unique_by=lambda one: one[0]),
+    right=st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), unique_by=lambda one: one[0]),
+    chance=st.randoms(use_true_random=False),
+)
+def test_from_the_other_side_missing_is_extra_and_different_is_different(
+    left: list[tuple[int, str]], right: list[tuple[int, str]], chance: Any
+) -> None:
+    here = [span(number, output=output) for number, output in left]
+    there = [span(number, output=output) for number, output in right]
+    findings = compare(here, there, ()).findings
+    chance.shuffle(here)
+    chance.shuffle(there)
+    mirrored = compare(there, here, ()).findings
+    assert sorted((MIRRORED[one.kind], one.span_id) for one in findings) == sorted(
+        (one.kind, one.span_id) for one in mirrored
+    )
+    assert {one.span_id: one.differences[0].expected for one in findings if one.differences} == {
+        one.span_id: one.differences[0].observed for one in mirrored if one.differences
+    }
