@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -134,7 +134,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reader(Protocol):
-    """Reads spans back from one backend through its public API."""
+    """Reads spans back from one backend through its public API.
+
+    It MAY have an attribute `server_computed`, as `ComputingReader` describes it.
+    """
 
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for, in no fixed order.
@@ -150,6 +153,19 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@runtime_checkable
+class ComputingReader(Protocol):
+    """What a reader has whose backend shows values that it computed by itself, as prices, where none were sent."""
+
+    @property
+    def server_computed(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """By trace and span id, the fields for which the backend shows such values, of what the latest `read` gave.
+
+        In the spans that are read such a value MUST NOT stand: nothing says what it should be.
+        """
         ...
 
 

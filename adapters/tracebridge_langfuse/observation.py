@@ -180,6 +180,15 @@ def milliseconds_text(ms: int) -> str:
     return moment.isoformat(timespec="milliseconds") + "Z"
 
 
+def server_computed(observation: Observation, span: Span) -> tuple[str, ...]:
+    """The fields of a span of ours that the server shows a value for though none was sent."""
+    if not span.fingerprint:
+        return ()
+    shown = {"usage": bool(observation.usage_details), "cost": bool(observation.cost_details)}
+    sent = {"usage": bool(span.usage), "cost": span.cost is not None}
+    return tuple(field for field, is_shown in shown.items() if is_shown and not sent[field])
+
+
 def is_servers_own(key: str) -> bool:
     """Whether the server itself writes the metadata key."""
     return key.partition(".")[0] in names.SERVER_METADATA

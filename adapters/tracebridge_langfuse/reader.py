@@ -18,7 +18,7 @@ from tracebridge.span import Span
 from tracebridge_langfuse import names
 from tracebridge_langfuse.api import PublicApi, RefusedError
 from tracebridge_langfuse.configuration import LangfuseSettings
-from tracebridge_langfuse.observation import MS, milliseconds_text, observation_of, span_of
+from tracebridge_langfuse.observation import MS, milliseconds_text, observation_of, server_computed, span_of
 from tracebridge_langfuse.paging import LARGEST_PAGE, PageSize, rows
 from tracebridge_langfuse.rows import Page, Row, page_of
 from tracebridge_langfuse.server_mode import health, missing_route, refuse_legacy_mode, write_mode
@@ -70,17 +70,23 @@ class LangfuseReader:
             ConfigurationError: the certificate of the authority cannot be loaded.
         """
         self._api = PublicApi(settings, clock=clock, sleep=sleep)
+        self.server_computed: dict[tuple[str, str], tuple[str, ...]] = {}
+        """Of what was read last, the fields that the server filled by itself: it counts tokens and knows prices."""
         self._clock = clock
         self._mode_known_until: float | None = None
 
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for."""
         self._api.is_patient = query.is_patient
+        self.server_computed = {}
         wanted = frozenset(query.trace_ids)
         for conditions in _runs(query):
             for row in self._rows(conditions, query):
-                span = span_of(observation_of(row.fields()))
+                observation = observation_of(row.fields())
+                span = span_of(observation)
                 if _is_wanted(span, query, wanted):
+                    if computed := server_computed(observation, span):
+                        self.server_computed[span.trace_id, span.span_id] = computed
                     yield span
 
     def check(self) -> ServerInfo:

@@ -197,7 +197,8 @@ def test_validate_as_json_has_a_verdict_for_each_sink(run: Run, fed: Workplace, 
     assert ran.code == verdict["exit_code"] == 0
     assert set(verdict) == {
         "exit_code", "counts", "sink", "endpoint", "sessions", "spans", "expected", "observed", "equal", "losses",
-        "findings", "uncompared", "policy", "scope", "drawn_from", "known_clean", "resent", "began_ns", "ended_ns",
+        "findings", "uncompared", "policy", "server_computed", "scope", "drawn_from", "known_clean", "resent",
+        "began_ns", "ended_ns",
     }  # fmt: skip
     assert verdict["spans"] == {"session": 1, "turn": 1, "thinking": 1}
 

@@ -261,3 +261,16 @@ def test_a_share_that_is_none_is_refused(workplace: Workplace, share: str) -> No
     told = workplace.run("validate", f"--sample={share}")
     assert told.returncode == 2
     assert "is no share: write 5% or 0.05" in told.stderr
+
+
+def test_prices_and_token_counts_of_the_servers_own_are_counted_and_no_difference(workplace: Workplace) -> None:
+    tracer = workplace.tracer()
+    with tracer.trace_session("s") as session, tracer.trace_turn(session):
+        for tokens in ({"input": 10, "output": 5}, None):
+            with session.llm_call(model="gpt-4o", messages=[{"role": "user", "content": "hi"}]) as call:
+                call.finish("hello", tokens=tokens)
+    tracer.shutdown()
+    ship(workplace)
+    verdict = validate(workplace)
+    assert (verdict.exit_code, verdict.server_computed) == (0, {"cost": 2, "usage": 1})
+    assert validate(workplace, "otel").server_computed == {}

@@ -18,7 +18,7 @@ from tracebridge.delivery.rules import rules_from_text, rules_of
 from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
-from tracebridge.sink import Query, Reader
+from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
 from tracebridge.validation.comparison import Comparison, Finding, SpanId, compare
 from tracebridge.validation.expected import Expected, expected_of, id_of
@@ -138,10 +138,10 @@ class Validator:
                 tally.could_not_compare(f"its journal cannot be read: {error}", owed.session_id)
                 yield is_readable, []
         clean = self._clean_at_once(expected) if is_readable else {}
+        # while the reader still knows what it has read of them
+        for session_id, comparison in clean.items():
+            yield True, self._counted(session_id, expected.pop(session_id), comparison, tally)
         for session_id, session in expected.items():
-            if session_id in clean:
-                yield True, self._counted(session_id, session, clean[session_id], tally)
-                continue
             if not is_readable:
                 tally.could_not_compare("not reached: the backend cannot be read", session_id)
                 yield False, []
@@ -210,7 +210,9 @@ class Validator:
             for place, finding in enumerate(comparison.findings)
         ]
         comparison = msgspec.structs.replace(comparison, findings=tuple(findings))
-        tally.add(comparison, Counter(span.kind for span in expected.spans), expected.narrowed)
+        known = self._reader.server_computed if isinstance(self._reader, ComputingReader) else {}
+        computed = [field for span in expected.spans for field in known.get(id_of(span), ())]
+        tally.add(comparison, Counter(span.kind for span in expected.spans), expected.narrowed, computed)
         return [
             Compared(
                 folder=journal.number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -69,6 +69,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     uncompared: tuple[Uncompared, ...]
     policy: dict[str, int] = {}
     """By what the sink's policy did on purpose (`sessions sampled out`, `events narrowed`), how often."""
+    server_computed: dict[str, int] = {}
+    """By field, in how many spans the backend shows a value that it computed by itself, as prices; no difference."""
     scope: Scope = Scope()
     drawn_from: int = 0
     """Owed sessions in the scope before a sample was drawn."""
@@ -141,6 +143,7 @@ class Tally:
         self._spans: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._computed: Counter[str] = Counter()
         self._expected = self._observed = self._equal = self._narrowed = 0
         self._findings: list[Finding] = []
         self._uncompared: list[Uncompared] = []
@@ -150,8 +153,9 @@ class Tally:
         """How many findings are kept so far."""
         return len(self._findings)
 
-    def add(self, comparison: Comparison, spans: dict[str, int], narrowed: int) -> None:
-        """Count a session that was compared whole."""
+    def add(self, comparison: Comparison, spans: dict[str, int], narrowed: int, computed: Iterable[str] = ()) -> None:
+        """Count a session that was compared whole; `computed` are fields that the backend has filled, span by span."""
+        self._computed.update(computed)
         self._sessions += 1
         self._spans.update(spans)
         self._losses.update(comparison.losses)
@@ -193,6 +197,7 @@ class Tally:
             findings=tuple(self._findings),
             uncompared=tuple(self._uncompared),
             policy={name: count for name, count in policy.items() if count},
+            server_computed=dict(self._computed),
             scope=self._scope,
             drawn_from=self._owed.drawn_from,
             known_clean=self._owed.known_clean,
