@@ -18,6 +18,7 @@ from tracebridge.cli import (
     devserver,
     doctor,
     forget,
+    migrate,
     prune,
     restore,
     ship,
@@ -36,6 +37,7 @@ Your own way:  tracebridge config check     is the configuration right?
                tracebridge backfill OLD     deliver a folder of old traces
                tracebridge validate         does each backend hold what the journal says?
                tracebridge status           what is delivered, pending, refused?
+               tracebridge migrate status   what stands between here and the next tier?
                tracebridge dead list        which spans were refused, and why?
 """
 
@@ -81,6 +83,20 @@ def _parser() -> argparse.ArgumentParser:
         "defaults",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ship, backfill, validate, restore, status, doctor, dead, prune, forget, config, devserver):
+    for command in (
+        demo,
+        ship,
+        backfill,
+        validate,
+        restore,
+        status,
+        doctor,
+        dead,
+        prune,
+        forget,
+        migrate,
+        config,
+        devserver,
+    ):
         command.add_to(commands)
     return parser

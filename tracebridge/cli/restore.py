@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     sink = _sink_called(settings, arguments.sink)
     selection = Selection(session_ids=tuple(arguments.session), start_ns=arguments.since or 0, end_ns=arguments.until)
-    restorer = Restorer(sink, arguments.out, settings.capture, _policies(settings, sink))
+    restorer = Restorer(sink, arguments.out, settings.capture, policies_of(settings, sink))
     try:
         with progress(f"restoring from {sink.name}", "sessions") as bar:
             restored = restorer.restore(selection, skip_existing=arguments.skip_existing, progress=bar.update)
@@ -148,7 +148,7 @@ def _sink_called(settings: Settings, name: str) -> SinkSettings:
     return sink
 
 
-def _policies(settings: Settings, sink: SinkSettings) -> Callable[[str], Policy | None]:
+def policies_of(settings: Settings, sink: SinkSettings) -> Callable[[str], Policy | None]:
     """What fingerprints stand for: the sink's rules now, and those that the delivery state remembers."""
     from tracebridge.delivery.rules import rules_from_text, rules_of
     from tracebridge.delivery.state import State
