@@ -16,6 +16,7 @@ COMMANDS = [
     "ship",
     "backfill",
     "validate",
+    "validations",
     "restore",
     "status",
     "dead",

@@ -90,6 +90,7 @@ def test_what_is_in_the_way_is_named_with_the_command_that_clears_it(workplace: 
 
 
 def test_a_session_that_was_never_compared_is_in_the_way(workplace: Workplace) -> None:
+    age(workplace)
     with state_of(workplace) as state:
         state.forget_session(1, "session-s1", "")
     assert names(status(workplace, *FEW)) == ["compared", "sessions"]

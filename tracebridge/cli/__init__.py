@@ -24,6 +24,7 @@ from tracebridge.cli import (
     ship,
     status,
     validate,
+    validations,
 )
 from tracebridge.errors import TracebridgeError
 
@@ -84,18 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (
-        demo,
-        ship,
-        backfill,
-        validate,
-        restore,
-        status,
-        doctor,
-        dead,
-        prune,
-        forget,
-        migrate,
-        config,
+        *(demo, ship, backfill, validate, validations, restore, status, doctor, dead, prune, forget, migrate, config),
         devserver,
     ):
         command.add_to(commands)

@@ -1,4 +1,4 @@
-"""Times as the commands print and take them."""
+"""Times and shares as the commands print and take them."""
 
 from __future__ import annotations
 
@@ -53,3 +53,18 @@ def duration(text: str) -> float:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age: write a number and s, m, h, d or w, such as 30d")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def share(text: str) -> float:
+    """An argument that names a part of a whole, from 0 to 1: `5%` or `0.05`.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write one above 0, up to 100%, such as 5% or 0.05")
+    return found

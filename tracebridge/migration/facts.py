@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -18,7 +19,11 @@ from tracebridge.journal import layout
 from tracebridge.migration.conditions import Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
 from tracebridge.policy import Policy, keeps_session
+from tracebridge.validation.continuous import least_rest_s
 from tracebridge.validation.verdict import Scope
+
+_DELIVERED_WITHIN_S: Final = 60.0
+"""How long something recorded may be on its way, in seconds: the gate opens with nothing older that waits."""
 
 
 class _Journal(msgspec.Struct, frozen=True):
@@ -53,7 +58,12 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
         paused=account.condition.detail or "no reason is known" if account.condition and is_paused else "",
     )
     newest = newest_of_everything(state.evidence.validations(target))
-    return _compared(known, state, target, current_rules(sink), newest) if is_readable else known
+    if not is_readable:
+        return known
+    # what a validation finds under way, because it was just written, is left to the next one
+    since_ns = newest.began_ns - int((_DELIVERED_WITHIN_S + least_rest_s(sink)) * 1e9) if newest else now_ns
+    counted = _compared(known, state, target, current_rules(sink), since_ns)
+    return msgspec.structs.replace(counted, validated_ns=newest.ended_ns if newest else 0)
 
 
 def newest_of_everything(validations: list[Validation]) -> Validation | None:
@@ -70,7 +80,7 @@ def _is_of_everything(scope: str) -> bool:
     return msgspec.structs.replace(asked, since_last=False) == Scope()
 
 
-def _compared(known: Facts, state: State, target: int, rules: str, newest: Validation | None) -> Facts:
+def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
     compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
     opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
     counts = dict.fromkeys(("owed", "clean", "defective", "outdated", "other_rules", "uncompared", "young"), 0)
@@ -81,7 +91,7 @@ def _compared(known: Facts, state: State, target: int, rules: str, newest: Valid
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
         verdict = _verdict(journal, found, rules)
-        is_young = newest is not None and journal.written_ns >= newest.began_ns
+        is_young = journal.written_ns >= young_since_ns
         if verdict not in ("clean", "defective") and (is_young or journal.key in opened):
             counts["young"] += 1
             continue
@@ -94,7 +104,6 @@ def _compared(known: Facts, state: State, target: int, rules: str, newest: Valid
         **counts,
         first_ns=min(begins, default=0),
         last_ns=max(begins, default=0),
-        validated_ns=0 if newest is None else newest.ended_ns,
     )
 
 

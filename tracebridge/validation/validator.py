@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,7 +15,8 @@ import msgspec
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
 from tracebridge.delivery.choice import Choice
-from tracebridge.delivery.rules import rules_from_text, rules_of
+from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.rules import current_rules, rules_from_text, rules_of
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.errors import BackendError, ConfigurationError
@@ -34,6 +35,9 @@ _MARGIN_NS: Final = 60 * 1_000_000_000
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
+
+Keep = Callable[[str, Comparison, list[Compared]], None]
+"""Is given each session that was compared whole, what it came to, and the evidence of it, one a journal."""
 
 
 class _Journal(NamedTuple):
@@ -95,10 +99,19 @@ class Validator:
         self._reader.close()
         self._state.close()
 
-    def validate(self, session_id: str | None = None, progress: Progress | None = None) -> Verdict:
-        """Compare every owed session, or the one called `session_id`."""
+    def validate(
+        self,
+        session_id: str | None = None,
+        progress: Progress | None = None,
+        *,
+        only: Container[str] | None = None,
+        keep: Keep | None = None,
+    ) -> Verdict:
+        """Compare every owed session, those of them whose ids are in `only`, or the one called `session_id`."""
         tally = Tally(self._sink.name, self._endpoint)
         owed = self._owed(session_id)
+        if only is not None:
+            owed = {owed_id: journals for owed_id, journals in owed.items() if owed_id in only}
         if session_id is not None:
             if not owed:
                 tally.could_not_compare("no such session in the trace folder or in a backfilled one", session_id)
@@ -112,7 +125,7 @@ class Validator:
         remaining = deque(owed)
         while remaining:
             owed_id = remaining.popleft()
-            if not self._validate_session(owed_id, owed[owed_id], deadline, tally):
+            if not self._validate_session(owed_id, owed[owed_id], deadline, tally, keep):
                 break
             if progress is not None:
                 progress(len(owed) - len(remaining), len(owed))
@@ -138,7 +151,9 @@ class Validator:
         own = self._state.folder(self._trace_dir)
         return [folder for number, folder in folders.items() if number != own and not folder.is_dir()]
 
-    def _validate_session(self, session_id: str, journals: list[_Journal], deadline: float, tally: Tally) -> bool:
+    def _validate_session(
+        self, session_id: str, journals: list[_Journal], deadline: float, tally: Tally, keep: Keep | None
+    ) -> bool:
         """Compare one session; False if the backend cannot be read, so that going on is useless."""
         try:
             expected = _expected(journals, self._sink.policy)
@@ -162,7 +177,24 @@ class Validator:
             tally.could_not_compare("written to while it was compared; validate it again", session_id)
         else:
             tally.add(comparison, Counter(span.kind for span in expected.spans))
+            if keep is not None:
+                keep(session_id, comparison, self._evidence(expected, comparison))
         return True
+
+    def _evidence(self, expected: _Expected, comparison: Comparison) -> list[Compared]:
+        rules = current_rules(self._sink)
+        return [
+            Compared(
+                folder=journal.number,
+                session=journal.folder.name,
+                compared_ns=time.time_ns(),
+                size=size,
+                rules=rules,
+                spans=comparison.expected,
+                defects=len(comparison.defects),
+            )
+            for journal, size in expected.sizes.items()
+        ]
 
     def _compared(self, expected: _Expected, session_id: str, deadline: float) -> Comparison | None:
         """Compare, again and again while something accepted does not show yet, up to the deadline.

@@ -1,0 +1,183 @@
+"""`ContinuousValidation`: compares what was recorded lately, again and again, beside the shipping.
+
+It is a thread with a connection to the state and readers of its own. Its trouble is told in the log and keeps nobody
+from shipping.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from tracebridge.config import Settings, SinkSettings
+from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.rules import current_rules
+from tracebridge.delivery.state import State
+from tracebridge.journal import layout
+from tracebridge.policy import Policy, keeps_session
+from tracebridge.validation.comparison import Comparison
+from tracebridge.validation.validator import LEAST_PATIENCE_S, Validator
+from tracebridge.validation.verdict import Scope, Verdict
+
+log = logging.getLogger("tracebridge")
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pass came to."""
+
+    exit_code: int
+    sessions: int
+    expected: int
+    counts: dict[str, int]
+    """By kind of finding, how many there are."""
+    uncompared: int
+
+
+class ContinuousValidation:
+    """Validates, every so often, the sessions that were delivered and not compared as they are now."""
+
+    def __init__(self, settings: Settings, every_s: float, sample: float = 1.0) -> None:
+        """`sample` is the share of sessions that is compared, the same ones every time."""
+        self._settings = settings
+        self._every_s = every_s
+        self._sample = sample
+        self._stopping = threading.Event()
+        self._said: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run, name="tracebridge-validation", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """End soon; what was compared is kept."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end, at most `timeout` seconds."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._every_s):
+            for sink in self._settings.enabled_sinks:
+                try:
+                    self._pass(sink)
+                except Exception as error:  # nothing of it may reach the shipping, and it is tried again
+                    self._say(sink.name, f"{type(error).__name__}: {error}")
+
+    def _pass(self, sink: SinkSettings) -> None:
+        if not sink.capabilities.readable:
+            self._say(sink.name, "it cannot be read back; an OpenTelemetry sink needs `reader:`")
+            return
+        # of several processes that are asked to validate, one does
+        lock = ShipperLock(layout.locks_folder(self._settings.trace_dir) / "_validation.lock")
+        if self._stopping.is_set() or not lock.acquire():
+            return
+        try:
+            state = State(layout.state_file(self._settings.trace_dir))
+            try:
+                self._validate(sink, state)
+            finally:
+                state.close()
+        finally:
+            lock.release()
+
+    def _validate(self, sink: SinkSettings, state: State) -> None:
+        target = state.target(sink.name, sink.endpoint)
+        chosen = set(self._chosen(sink, state, target))
+        scope = Scope(since_last=True) if self._sample == 1 else Scope(sample=self._sample, since_last=True)
+        number = state.evidence.begin(target, msgspec.json.encode(scope).decode())
+
+        def keep(session_id: str, comparison: Comparison, evidence: list[Compared]) -> None:
+            state.evidence.add(target, number, evidence)
+            if comparison.defects:
+                self._tell(sink.name, session_id, comparison)
+            if self._stopping.is_set():
+                raise _StoppedError
+
+        validator = Validator(sink, self._settings.trace_dir)
+        try:
+            verdict = validator.validate(only=chosen, keep=keep)
+        except _StoppedError:
+            return
+        finally:
+            validator.close()
+        troubles = [one.reason for one in verdict.uncompared if "cannot be read" in one.reason]
+        if troubles:
+            # one that could not ask the backend is no validation: it never ends
+            self._say(sink.name, troubles[0])
+            return
+        state.evidence.end(number, msgspec.json.encode(_summary(verdict, len(chosen))).decode())
+        self._said.pop(sink.name, None)
+
+    def _chosen(self, sink: SinkSettings, state: State, target: int) -> Iterator[str]:
+        """The ids of the sessions to compare: drawn, delivered to their end, at rest, and not compared as they are."""
+        rules = current_rules(sink)
+        rest_s = least_rest_s(sink)
+        compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
+        in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
+        choice = Choice(state.choices())
+        for number, path in state.folders().items():
+            positions, opened = state.positions(target, number), state.deadlines(target, number)
+            for folder in layout.session_folders(path):
+                session_id = layout.session_id_of(folder)
+                if not (keeps_session(sink.policy, session_id) and is_drawn(session_id, self._sample)):
+                    continue
+                try:
+                    status = layout.events_file(folder).stat()
+                except FileNotFoundError:
+                    continue  # every sink has it, so the spool has deleted it
+                known = compared.get((number, folder.name))
+                is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
+                is_known = known is not None and known.size == status.st_size and known.rules == rules
+                is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight
+                if is_delivered and is_at_rest and not is_known and choice.takes(number, layout.events_file(folder)):
+                    yield session_id
+
+    def _tell(self, sink: str, session_id: str, comparison: Comparison) -> None:
+        counts = Counter(finding.kind for finding in comparison.defects)
+        words = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+        log.error(
+            "sink %s does not show session %s as it was recorded (%s): see `tracebridge validate --sink %s`",
+            sink,
+            session_id,
+            words,
+            sink,
+        )
+
+    def _say(self, sink: str, trouble: str) -> None:
+        if self._said.get(sink) != trouble:
+            self._said[sink] = trouble
+            log.warning("sink %s is not validated: %s", sink, trouble)
+
+
+def least_rest_s(sink: SinkSettings) -> float:
+    """For how many seconds nothing must have been written to a session before it is compared, so that it shows."""
+    return max(LEAST_PATIENCE_S, 3 * sink.capabilities.visibility_lag_s)
+
+
+class _StoppedError(Exception):
+    """The process ends."""
+
+
+def is_drawn(session_id: str, share: float) -> bool:
+    """Whether a session belongs to a sample, the same one every time and whatever a sink's own sampling keeps."""
+    return keeps_session(Policy(sample_rate=share), f"validation of {session_id}")
+
+
+def _summary(verdict: Verdict, chosen: int) -> Summary:
+    return Summary(
+        # having had nothing new to compare is no finding
+        exit_code=verdict.exit_code if chosen else 0,
+        sessions=verdict.sessions,
+        expected=verdict.expected,
+        counts=verdict.counts,
+        uncompared=len(verdict.uncompared) if chosen else 0,
+    )
