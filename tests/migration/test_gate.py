@@ -82,7 +82,7 @@ def test_what_is_in_the_way_is_named_with_the_command_that_clears_it(workplace: 
     ran = workplace.call("migrate", "advance", "--min-days", "5")
     assert ran.returncode == 1
     assert "refused: cannot switch jsonl off" in ran.stderr
-    assert "2 of 10 conditions do not hold" in ran.stdout
+    assert "2 of 11 conditions do not hold" in ran.stdout
     assert "langfuse sessions: 3 clean (wanted: at least 100)" in ran.stdout
     assert "langfuse days: 2.00 days from the first clean session to the last (wanted: at least 5)" in ran.stdout
     assert ran.stdout.count("tracebridge validate --sink langfuse") == 2

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracebridge.migration.yaml_edit import EditError, set_flag, undo
+from tracebridge.migration.yaml_edit import EditError, set_value, undo
 
 PATH = ("agent_trace", "sinks", "jsonl", "enabled")
 
@@ -63,7 +63,7 @@ other: &tag [1, 2]
     ],
 )  # fmt: skip
 def test_one_value_changes_and_comes_back(before: str, after: str) -> None:
-    changed, change = set_flag(before, PATH, False)
+    changed, change = set_value(before, PATH, False)
     assert changed == after
     assert undo(changed, change) == before
 
@@ -84,25 +84,50 @@ def test_one_value_changes_and_comes_back(before: str, after: str) -> None:
 )
 def test_what_one_piece_of_text_cannot_change_is_refused_with_what_to_do(text: str, why: str) -> None:
     with pytest.raises(EditError, match=r"agent_trace\.sinks\.jsonl\.enabled.*write `false` there by hand") as refused:
-        set_flag(text, PATH, False)
+        set_value(text, PATH, False)
     assert why in str(refused.value)
 
 
 def test_what_somebody_else_wrote_meanwhile_stays_when_a_change_is_taken_back() -> None:
-    changed, change = set_flag(KEPT, PATH, False)
+    changed, change = set_value(KEPT, PATH, False)
     edited = changed.replace("./traces", "/elsewhere").replace("spool_keep: 5", "spool_keep: 77")
     assert undo(edited, change) == edited.replace("enabled: false", "enabled: true")
 
-    added, addition = set_flag("agent_trace:\n  sinks:\n    otel: {}\n", PATH, False)
+    added, addition = set_value("agent_trace:\n  sinks:\n    otel: {}\n", PATH, False)
     filled = added.replace("{enabled: false}", "{enabled: false, spool_keep: 9}")
     assert undo(filled, addition) == filled.replace("enabled: false", "enabled: true")
 
 
 @pytest.mark.parametrize("edit", ["enabled: true", "enabled: '${KEEP}'", ""])
 def test_a_value_that_somebody_else_changed_is_not_touched(edit: str) -> None:
-    changed, change = set_flag(KEPT, PATH, False)
+    changed, change = set_value(KEPT, PATH, False)
     with pytest.raises(EditError, match="changed since by somebody else"):
         undo(changed.replace("enabled: false", edit), change)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("otel: {policy: {sample_rate: 0.01}}  # 1 %\n", "otel: {policy: {sample_rate: 0.25}}  # 1 %\n"),
+        ("otel:\n  policy:\n    sample_rate: 1\n", "otel:\n  policy:\n    sample_rate: 0.25\n"),
+        ("otel:\n  host: x\n", "otel:\n  policy: {sample_rate: 0.25}\n  host: x\n"),
+    ],
+)
+def test_a_number_is_changed_in_the_same_way(before: str, after: str) -> None:
+    assert set_value(before, ("otel", "policy", "sample_rate"), 0.25)[0] == after
+
+
+@pytest.mark.parametrize("value", ["'0.1'", "${RATE}", "&a 0.1", "!!float 0.1", "1e-3", "null", "true"])
+def test_a_number_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(EditError, match=r"no plain number stands there; write `0\.25` there by hand"):
+        set_value(f"otel:\n  rate: {value}\n", ("otel", "rate"), 0.25)
+
+
+@given(st.floats(0.000001, 1))
+def test_a_share_is_written_so_that_it_is_read_as_one(share: float) -> None:
+    rounded = round(share, 9)
+    changed, _ = set_value("a:\n  b: 1\n", ("a", "rate"), rounded)
+    assert yaml.safe_load(changed) == {"a": {"rate": rounded, "b": 1}}
 
 
 _words = st.text("abcxyz é😀#:", min_size=1, max_size=8)
@@ -131,7 +156,7 @@ def test_law_what_is_read_afterwards_is_what_was_meant_and_the_rest_is_the_same_
     text = yaml.safe_dump(
         document, default_flow_style=flow, indent=indent, sort_keys=False, allow_unicode=True, line_break=newline
     )
-    changed, change = set_flag(text, PATH, value)
+    changed, change = set_value(text, PATH, value)
 
     document["agent_trace"]["sinks"].setdefault("jsonl", {})["enabled"] = value
     assert yaml.safe_load(changed) == document

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tracebridge.cli.command import Commands, add_command, print_json, settings_of
 from tracebridge.cli.progress import progress
-from tracebridge.cli.times import as_text, duration
+from tracebridge.cli.times import as_text, duration, share
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ Moves from JSONL to LangFuse to OpenTelemetry, one switch of the configuration a
   tracebridge migrate advance --off langfuse     another step: switch a sink off, or with --on on
   tracebridge migrate rollback                   take the last step back
   tracebridge migrate restore                    bring back what was deleted while JSONL was off
+  tracebridge migrate ramp --sink otel --share 10%
+                                                 send a sink another share of the sessions
   tracebridge migrate history                    every step: when, by whom, on which evidence
 """
 
@@ -54,6 +56,14 @@ Reads back from a backend what the spool has deleted while JSONL was off and wha
 too; this goes on with what it has left, or with what a process deleted that went on by the old configuration.
 
 Exit codes: 0 everything is back as it was; 1 not everything is; 2 it could not be done.
+"""
+
+_RAMP = """\
+Changes the share of sessions that a sink is sent, `policy.sample_rate` in the YAML file. Whoever is in at 1 % is in at
+10 % and at 100 %. Who comes in because the share is raised is sent from then on, each session whole that begins after
+that; with --backfill, what is there of them is sent as well, now or whenever it is asked for.
+
+Exit codes: 0 done; 2 it could not be done.
 """
 
 _MOST_NAMED: Final = 20
@@ -87,10 +97,15 @@ def add_to(commands: Commands) -> None:
     restore = add_command(actions, "restore", _restore, "bring back what a spool has deleted", _RESTORE)
     for one in (rollback, restore):
         one.add_argument("--from", dest="source", metavar="SINK", help="read from this sink; else from the fullest")
+    ramp = add_command(actions, "ramp", _ramp, "send a sink another share of the sessions", _RAMP)
+    ramp.add_argument("--sink", required=True, metavar="SINK", help="a sink that is switched on")
+    ramp.add_argument("--share", type=share, metavar="SHARE", help="the new share, e.g. 25%%; else it stays")
+    ramp.add_argument("--backfill", action="store_true", help="send the past of everybody who is in, too")
+    ramp.set_defaults(usage_error=ramp.error)
     history = add_command(
         actions, "history", _history, "every step that was made", "Tells every step: when, by whom, on which evidence."
     )
-    for one in (status, advance, rollback, restore, history):
+    for one in (status, advance, rollback, restore, ramp, history):
         one.add_argument("--json", action="store_true", help="print it as JSON")
 
 
@@ -217,6 +232,34 @@ def _restore(arguments: argparse.Namespace) -> int:
     return 0 if returned.is_whole else 1
 
 
+def _ramp(arguments: argparse.Namespace) -> int:
+    from tracebridge.migration.gate import alone
+    from tracebridge.migration.ramping import change_share
+    from tracebridge.migration.tiers import Switch
+
+    if arguments.share is None and not arguments.backfill:
+        arguments.usage_error("give --share, --backfill or both")
+    settings, file = settings_of(arguments), _file(arguments)
+    sink = settings.sink(arguments.sink)
+    present = 1.0 if sink is None else sink.policy.sample_rate
+    wanted = present if arguments.share is None else arguments.share
+    with alone(settings), _state(settings) as state:
+        ramped = change_share(settings, file, state, arguments.sink, wanted, backfill=arguments.backfill)
+    if arguments.json:
+        print_json(ramped)
+        return 0
+    print(f"{ramped.sink}: {ramped.after:.2%} of the sessions, which were {ramped.before:.2%}")
+    print(f"  {ramped.came_in:,} that are there already came in")
+    if ramped.left_behind:
+        print(
+            f"  {ramped.left_behind:,} of those who are in are not sent, because they began before: ask for them with"
+        )
+        print(f"  `tracebridge migrate ramp --sink {ramped.sink} --backfill`")
+    if ramped.after != ramped.before:
+        _print_what_to_do(settings, Switch(sink=ramped.sink, on=True))
+    return 0
+
+
 def _history(arguments: argparse.Namespace) -> int:
     from tracebridge.migration.history import entries
 
@@ -232,6 +275,8 @@ def _history(arguments: argparse.Namespace) -> int:
         record = entry.record
         what = f"takes step {record.undoes} back: {record.switch}" if record.undoes else str(record.switch)
         print(f"{entry.id}  {as_text(entry.at_ns)}  {entry.who}  {what}: {record.before} to {record.after}")
+        if record.backfill:
+            print("   with the past of everybody who is in")
         if record.override:
             print(f"   overridden: {record.override}")
         for condition in record.conditions:
@@ -345,15 +390,15 @@ def _switch(arguments: argparse.Namespace, settings: Settings) -> Switch:
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
-    from tracebridge.migration.conditions import Demands
+    from tracebridge.migration.conditions import RAMP, Demands
     from tracebridge.migration.gate import Asked
     from tracebridge.migration.tiers import MigrationError
     from tracebridge.policy import Policy
 
-    unknown = set(arguments.accept) - set(Policy.__struct_fields__)
+    names = (*Policy.__struct_fields__, RAMP)
+    unknown = set(arguments.accept) - set(names)
     if unknown:
-        known = ", ".join(Policy.__struct_fields__)
-        raise MigrationError(f"--accept {sorted(unknown)[0]}: no policy has such a key (there are {known})")
+        raise MigrationError(f"--accept {sorted(unknown)[0]}: nothing is called so (there are {', '.join(names)})")
     return Asked(
         demands=Demands(sessions=arguments.min_sessions, days=arguments.min_days, fresh_s=arguments.fresh),
         accepted=tuple(arguments.accept),

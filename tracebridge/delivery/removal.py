@@ -65,6 +65,7 @@ class _Owed:
         self.name = name
         self.read_back = read_back
         self._policy = policy
+        self._ramp = state.ramp(target)
         self._positions = state.positions(target, folder)
         self._deadlines = state.deadlines(target, folder)
         self._in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
@@ -72,7 +73,8 @@ class _Owed:
 
     def concerns(self, candidate: _Candidate) -> bool:
         """Whether the sink's sampling takes the session."""
-        return keeps_session(self._policy, candidate.session_id)
+        events = layout.events_file(candidate.folder)
+        return keeps_session(self._policy, candidate.session_id) and self._ramp.takes(candidate.session_id, events)
 
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files; empty if it does not."""

@@ -10,6 +10,8 @@ import msgspec
 
 from tracebridge.policy import Policy, narrow
 
+RAMP: Final = "ramp"
+"""The name of a condition that can be accepted beside the narrowings."""
 DAY_S: Final = 86_400.0
 
 
@@ -50,6 +52,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Those that were never compared."""
     young: int = 0
     """Sessions that are open, or were written to since the newest validation began: the next one compares them."""
+    left_behind: int = 0
+    """Sessions that came in when the sink's share was raised and are not sent, because nobody asked for their past."""
     first_ns: int = 0
     """When the first of the clean sessions began; 0 without any."""
     last_ns: int = 0
@@ -162,6 +166,17 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         f"paused: {facts.paused}" if facts.paused else "not paused",
         "no sink paused",
         "tracebridge doctor",
+    )
+    agrees_to_ramp = facts.left_behind == 0 or RAMP in accepted
+    yield condition(
+        RAMP,
+        agrees_to_ramp,
+        f"{facts.left_behind:,} sessions came in when the share was raised, and their past was not asked for"
+        + (", accepted" if facts.left_behind and agrees_to_ramp else "")
+        if facts.left_behind
+        else "nobody's past is left behind",
+        "the past of everybody who is in",
+        f"tracebridge migrate ramp --sink {facts.sink} --backfill, or accept it with --accept {RAMP}",
     )
     narrower = [name for name in narrowings(facts.policy, facts.replaced) if name not in accepted]
     agreed = [name for name in narrowings(facts.policy, facts.replaced) if name in accepted]

@@ -47,7 +47,7 @@ class ConfigurationFile:
             words = "\n".join(f"  {mistake.path}: {mistake.problem}; {mistake.remedy}" for mistake in mistakes)
             raise MigrationError(f"{self.path}: cannot {switch}, nothing was changed:\n{words}")
         wanted = after(settings, switch)
-        if switch.on and switch.sink != JOURNAL:
+        if switch.on and switch.sink != JOURNAL and switch.share is None:
             # what was switched off need not have been complete
             switched = found.sink(switch.sink)
             sinks = tuple(

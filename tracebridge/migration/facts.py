@@ -83,9 +83,15 @@ def _is_of_everything(scope: str) -> bool:
 def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
     compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
     opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
-    counts = dict.fromkeys(("owed", "clean", "defective", "outdated", "other_rules", "uncompared", "young"), 0)
+    counts = dict.fromkeys(
+        ("owed", "clean", "defective", "outdated", "other_rules", "uncompared", "young", "left_behind"), 0
+    )
     begins: list[int] = []
-    for journal in _owed(state, known.policy):
+    ramp = state.ramp(target)
+    for journal in _kept(state, known.policy):
+        if not ramp.takes(layout.session_id_of(journal.path.parent), journal.path):
+            counts["left_behind"] += 1
+            continue
         found = compared.get(journal.key)
         began_ns = began_ns_of(journal.path)
         if began_ns is None:
@@ -117,7 +123,8 @@ def _verdict(journal: _Journal, found: Compared | None, rules: str) -> str:
     return "clean" if found.size == journal.size else "outdated"
 
 
-def _owed(state: State, policy: Policy) -> Iterator[_Journal]:
+def _kept(state: State, policy: Policy) -> Iterator[_Journal]:
+    """The journals that a policy's sampling keeps."""
     choice = Choice(state.choices())
     for number, path in state.folders().items():
         for folder in layout.session_folders(path):

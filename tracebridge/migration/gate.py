@@ -17,7 +17,7 @@ from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.facts import facts_for
 from tracebridge.migration.history import Entry, Record, entries, last_to_undo, write_down
 from tracebridge.migration.tiers import JOURNAL, MigrationError, Switch, Tier, after, tier_of
-from tracebridge.migration.yaml_edit import Change, set_flag, undo
+from tracebridge.migration.yaml_edit import Change, set_value, undo
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Pla
     """
     if plan.blockers and not override:
         raise MigrationError(f"cannot {plan.switch}: {len(plan.blockers)} conditions do not hold")
-    text, change = set_flag(file.text, plan.switch.path, plan.switch.on)
+    text, change = set_value(file.text, plan.switch.path, plan.switch.on)
     file.check(text, settings, plan.switch)
     record = Record(
         file=str(file.path.absolute()),
@@ -101,11 +101,13 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
     if not made_in.exists() or not file.path.samefile(made_in):
         raise MigrationError(f"the last step changed {made_in}: name that file with --config")
     switch = Switch(sink=last.record.switch.sink, on=not last.record.switch.on)
-    text = undo(file.text, last.record.change)
+    done = last.record.change
+    assert done is not None, "each advance changes the file"
+    text = undo(file.text, done)
     file.check(text, settings, switch)
     if dry_run:
         return last
-    change = Change(path=switch.path, value=switch.on, old=last.record.change.new, new=last.record.change.old)
+    change = Change(path=switch.path, value=switch.on, old=done.new, new=done.old)
     record = Record(
         file=last.record.file,
         switch=switch,

@@ -14,7 +14,7 @@ from tracebridge.migration.conditions import Condition, Demands
 from tracebridge.migration.tiers import Switch
 from tracebridge.migration.yaml_edit import Change
 
-Action = Literal["advance", "rollback"]
+Action = Literal["advance", "rollback", "ramp"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     """The configuration file."""
     switch: Switch
-    change: Change
+    change: Change | None = None
+    """None where the file stayed as it was."""
     before: str
     """The tier before the step."""
     after: str
@@ -33,6 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     accepted: tuple[str, ...] = ()
     override: str = ""
     """Why it was made though not all of that held."""
+    backfill: bool = False
+    """Of a share that was changed: whether the past was asked for."""
     undoes: int = 0
     """The number of the step that is taken back; 0 in one that takes none back."""
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from tracebridge.config import Settings
+from tracebridge.config import Settings, SinkSettings
 from tracebridge.errors import TracebridgeError
 
 JOURNAL: Final = "jsonl"
@@ -37,13 +37,18 @@ class Switch(msgspec.Struct, frozen=True, kw_only=True):
     sink: str
     """`jsonl` for the journal."""
     on: bool
+    share: float | None = None
+    """Where only the share of sessions changes that the sink is sent: the new one, from 0 to 1."""
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The keys in the configuration that lead to what is switched."""
-        return "agent_trace", "sinks", self.sink, "enabled"
+        """The keys in the configuration that lead to what is changed."""
+        below = ("enabled",) if self.share is None else ("policy", "sample_rate")
+        return "agent_trace", "sinks", self.sink, *below
 
     def __str__(self) -> str:
+        if self.share is not None:
+            return f"send {self.share:.2%} of the sessions to {self.sink}"
         return f"switch {self.sink} {'on' if self.on else 'off'}"
 
 
@@ -117,8 +122,12 @@ def after(settings: Settings, switch: Switch) -> Settings:
     """The settings as the switch makes them."""
     if switch.sink == JOURNAL:
         return msgspec.structs.replace(settings, keep_journal=switch.on)
-    sinks = tuple(
-        msgspec.structs.replace(sink, enabled=switch.on) if sink.name == switch.sink else sink
-        for sink in settings.sinks
+    return msgspec.structs.replace(
+        settings, sinks=tuple(_after(sink, switch) if sink.name == switch.sink else sink for sink in settings.sinks)
     )
-    return msgspec.structs.replace(settings, sinks=sinks)
+
+
+def _after(sink: SinkSettings, switch: Switch) -> SinkSettings:
+    if switch.share is None:
+        return msgspec.structs.replace(sink, enabled=switch.on)
+    return msgspec.structs.replace(sink, policy=msgspec.structs.replace(sink.policy, sample_rate=switch.share))

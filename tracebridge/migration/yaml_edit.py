@@ -1,4 +1,4 @@
-"""Changes one `true` or `false` in a YAML text, and not a byte more.
+"""Changes one `true`, `false` or number in a YAML text, and not a byte more.
 
 The place is found by the marks of PyYAML's nodes; the text around it is never written anew. So comments, order, quotes
 and line ends stay as they are. What cannot be changed by one piece of text is refused, with what to do by hand.
@@ -17,6 +17,7 @@ from tracebridge.errors import TracebridgeError
 
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 _BOOL_TAG: Final = "tag:yaml.org,2002:bool"
+_NUMBER_TAGS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _TRUE: Final = frozenset(("true", "yes", "on"))
 _FALSE: Final = frozenset(("false", "no", "off"))
 
@@ -30,7 +31,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     path: tuple[str, ...]
     """The keys that lead to the value."""
-    value: bool
+    value: bool | float
     """What stands there since."""
     old: str
     """The text that stood there; empty if the key was added."""
@@ -38,8 +39,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """The text that was put there."""
 
 
-def set_flag(text: str, path: tuple[str, ...], value: bool) -> tuple[str, Change]:
-    """Make the value at `path` true or false; returns the new text, and the change.
+def set_value(text: str, path: tuple[str, ...], value: bool | float) -> tuple[str, Change]:
+    """Put a value at `path`, of the kind that stands there; returns the new text, and the change.
 
     Keys that are missing are added, with the indentation of their neighbours.
 
@@ -49,7 +50,7 @@ def set_flag(text: str, path: tuple[str, ...], value: bool) -> tuple[str, Change
     tree = _Tree(text, path, value)
     node, missing = tree.walk()
     if not missing:
-        start, end = tree.flag(node)
+        start, end = tree.plain(node)
         new = _word(value)
     else:
         assert isinstance(node, yaml.MappingNode), "keys are missing in mappings only"
@@ -57,22 +58,22 @@ def set_flag(text: str, path: tuple[str, ...], value: bool) -> tuple[str, Change
         new = _added(node, missing, value, text)
     changed = text[:start] + new + text[end:]
     # what was written must be what is read; whoever finds a text for which it is not gets no half-right file
-    if _Tree(changed, path, value).read() is not value:
+    if _Tree(changed, path, value).read() != value:
         raise tree.refusal("it cannot be changed safely")
     return changed, Change(path=path, value=value, old=text[start:end], new=new)
 
 
 def undo(text: str, change: Change) -> str:
-    """Take a change back, and nothing that was written since.
+    """Take a change to true or false back, and nothing that was written since.
 
     Raises:
         EditError: something else stands there now.
     """
     tree = _Tree(text, change.path, not change.value)
-    if tree.read() is not change.value:
+    if tree.read() != change.value:
         raise tree.refusal("it was changed since by somebody else")
     node, _ = tree.walk()
-    start, end = tree.flag(node)
+    start, end = tree.plain(node)
     if not change.old:
         for found in _occurrences(text, change.new):
             if found <= start and end <= found + len(change.new):
@@ -83,7 +84,7 @@ def undo(text: str, change: Change) -> str:
 class _Tree:
     """A YAML text with the place in it that is to be changed."""
 
-    def __init__(self, text: str, path: tuple[str, ...], value: bool) -> None:
+    def __init__(self, text: str, path: tuple[str, ...], value: bool | float) -> None:
         self._text = text
         self._path = path
         self._value = value
@@ -116,18 +117,24 @@ class _Tree:
                 raise self.refusal("an alias (`*`) uses the same value elsewhere", node)
         return node, ()
 
-    def read(self) -> bool | None:
-        """The value, if one of true and false stands there."""
+    def read(self) -> bool | float | None:
+        """The value, if one of the kind that is to be put there stands there."""
         node, missing = self.walk()
-        if missing or not isinstance(node, yaml.ScalarNode) or node.tag != _BOOL_TAG:
+        if missing or not isinstance(node, yaml.ScalarNode):
             return None
-        return node.value.lower() in _TRUE
+        if isinstance(self._value, bool):
+            return node.value.lower() in _TRUE if node.tag == _BOOL_TAG else None
+        return float(yaml.safe_load(node.value)) if node.tag in _NUMBER_TAGS else None
 
-    def flag(self, node: yaml.Node) -> tuple[int, int]:
-        """Where the text of a plain true or false begins and ends."""
+    def plain(self, node: yaml.Node) -> tuple[int, int]:
+        """Where the text of a plain value, of the kind that is to be put there, begins and ends."""
         start, end = node.start_mark.index, node.end_mark.index
-        if not isinstance(node, yaml.ScalarNode) or self._text[start:end].lower() not in _TRUE | _FALSE:
-            raise self.refusal("no plain `true` or `false` stands there", node)
+        written = self._text[start:end]
+        if isinstance(self._value, bool):
+            if not isinstance(node, yaml.ScalarNode) or written.lower() not in _TRUE | _FALSE:
+                raise self.refusal("no plain `true` or `false` stands there", node)
+        elif not isinstance(node, yaml.ScalarNode) or node.tag not in _NUMBER_TAGS or written != node.value:
+            raise self.refusal("no plain number stands there", node)
         return start, end
 
     def behind_brace(self, node: yaml.Node) -> int:
@@ -162,7 +169,7 @@ def _edges(root: yaml.Node | None) -> Iterator[yaml.Node]:
                 pending.append(child)
 
 
-def _added(node: yaml.MappingNode, keys: tuple[str, ...], value: bool, text: str) -> str:
+def _added(node: yaml.MappingNode, keys: tuple[str, ...], value: bool | float, text: str) -> str:
     if node.flow_style:
         # a file in braces may be read as JSON by others
         return _nested(keys, value, '"' if text.startswith("{") else "") + (", " if node.value else "")
@@ -170,14 +177,18 @@ def _added(node: yaml.MappingNode, keys: tuple[str, ...], value: bool, text: str
     return " " * column + _nested(keys, value) + ("\r\n" if "\r\n" in text else "\n")
 
 
-def _nested(keys: tuple[str, ...], value: bool, quote: str = "") -> str:
+def _nested(keys: tuple[str, ...], value: bool | float, quote: str = "") -> str:
     first, *rest = keys
     below = f"{{{_nested(tuple(rest), value, quote)}}}" if rest else _word(value)
     return f"{quote}{first}{quote}: {below}"
 
 
-def _word(value: bool) -> str:
-    return "true" if value else "false"
+def _word(value: bool | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # without an exponent, which YAML 1.1 takes for text
+    whole, _, fraction = f"{value:.9f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0') or '0'}"
 
 
 def _occurrences(text: str, part: str) -> Iterator[int]:

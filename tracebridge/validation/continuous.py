@@ -123,22 +123,24 @@ class ContinuousValidation:
         rest_s = least_rest_s(sink)
         compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
         in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
-        choice = Choice(state.choices())
+        choice, ramp = Choice(state.choices()), state.ramp(target)
         for number, path in state.folders().items():
             positions, opened = state.positions(target, number), state.deadlines(target, number)
             for folder in layout.session_folders(path):
                 session_id = layout.session_id_of(folder)
                 if not (keeps_session(sink.policy, session_id) and is_drawn(session_id, self._sample)):
                     continue
+                events = layout.events_file(folder)
                 try:
-                    status = layout.events_file(folder).stat()
+                    status = events.stat()
                 except FileNotFoundError:
                     continue  # every sink has it, so the spool has deleted it
                 known = compared.get((number, folder.name))
                 is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
                 is_known = known is not None and known.size == status.st_size and known.rules == rules
                 is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight
-                if is_delivered and is_at_rest and not is_known and choice.takes(number, layout.events_file(folder)):
+                is_to_compare = is_delivered and is_at_rest and not is_known
+                if is_to_compare and choice.takes(number, events) and ramp.takes(session_id, events):
                     yield session_id
 
     def _tell(self, sink: str, session_id: str, comparison: Comparison) -> None:

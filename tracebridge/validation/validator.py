@@ -136,12 +136,13 @@ class Validator:
     def _owed(self, session_id: str | None) -> dict[str, list[_Journal]]:
         """The journals of every session that the sink should hold, or of the one that is asked for."""
         owed: dict[str, list[_Journal]] = {}
-        choice = Choice(self._state.choices())
+        choice, ramp = Choice(self._state.choices()), self._state.ramp(self._target)
         for number, path in self._state.folders().items():
             for folder in layout.session_folders(path):
                 found_id = layout.session_id_of(folder)
-                is_owed = policies.keeps_session(self._sink.policy, found_id)
-                if session_id in (None, found_id) and is_owed and choice.takes(number, layout.events_file(folder)):
+                events = layout.events_file(folder)
+                is_owed = policies.keeps_session(self._sink.policy, found_id) and ramp.takes(found_id, events)
+                if session_id in (None, found_id) and is_owed and choice.takes(number, events):
                     owed.setdefault(found_id, []).append(_Journal(number, folder))
         return owed
 
