@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracebridge.migration.conditions import Demands, Facts, conditions_for, narrowings
+from tracebridge.config import Demands
+from tracebridge.migration.conditions import Facts, conditions_for, narrowings
 from tracebridge.policy import Policy, is_wider
 
 NOW = 1_800_000_000_000_000_000

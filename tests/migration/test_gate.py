@@ -67,6 +67,15 @@ def test_when_everything_holds_one_value_of_the_file_changes_and_the_history_say
     assert "3 of 3 sessions are clean" in workplace.call("migrate", "history").stdout
 
 
+def test_how_much_evidence_is_asked_for_may_stand_in_the_file(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.configure({"langfuse": langfuse(devserver)}, migration={"min_sessions": 3, "min_days": 1.5})
+    assert names(status(workplace)) == []
+    assert names(status(workplace, "--min-days", "3")) == ["days"]
+    assert names(status(workplace, "--min-sessions", "4")) == ["sessions"]
+    workplace.configure({"langfuse": langfuse(devserver)}, migration={"min_days": "soon"})
+    assert "agent_trace.migration.min_days" in workplace.call("migrate", "status").stderr
+
+
 def test_a_dry_run_changes_nothing_and_says_what_would_change(workplace: Workplace) -> None:
     before = workplace.config.read_bytes()
     ran = workplace.call("migrate", "advance", "--dry-run", *FEW)

@@ -276,6 +276,7 @@ print(number, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_under_live_traffic_a_step_and_its_way_back_lose_nothing_though_the_agent_runs_on(
     workplace: Workplace, devserver: DevServer
 ) -> None:

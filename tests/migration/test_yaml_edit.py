@@ -47,6 +47,10 @@ other: &tag [1, 2]
             "agent_trace: {sinks: {otel: {}}}",
             "agent_trace: {sinks: {jsonl: {enabled: false}, otel: {}}}",
         ),
+        (
+            "agent_trace:\n  sinks:\n\n    # new\n    # and good\n    otel: {}\n",
+            "agent_trace:\n  sinks:\n\n    jsonl: {enabled: false}\n    # new\n    # and good\n    otel: {}\n",
+        ),
         ("agent_trace:\n  trace_dir: x", "agent_trace:\n  sinks: {jsonl: {enabled: false}}\n  trace_dir: x"),
         (
             '{"agent_trace": {"sinks": {"jsonl": {"enabled": true}}}}',
@@ -58,7 +62,8 @@ other: &tag [1, 2]
         ),
     ],
     ids=[
-        *("value", "into braces", "into empty braces", "into lines", "a section, CRLF", "in one line", "sinks"),
+        *("value", "into braces", "into empty braces", "into lines", "a section, CRLF", "in one line"),
+        *("above comments", "sinks"),
         *("JSON", "into JSON"),
     ],
 )  # fmt: skip

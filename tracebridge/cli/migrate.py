@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tracebridge.cli.command import Commands, add_command, print_json, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.cli.times import as_text, duration, share
@@ -127,14 +129,15 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="agree that a sink leaves more out, e.g. sample_rate",
     )
-    parser.add_argument("--min-sessions", type=int, default=100, metavar="N", help="clean sessions (default: 100)")
-    parser.add_argument("--min-days", type=float, default=1.0, metavar="DAYS", help="that they span (default: 1)")
+    parser.add_argument(
+        "--min-sessions", type=int, metavar="N", help="clean sessions; else as agent_trace.migration says"
+    )
+    parser.add_argument("--min-days", type=float, metavar="DAYS", help="that they span")
     parser.add_argument(
         "--fresh",
         type=duration,
-        default="24h",
         metavar="AGE",
-        help="the oldest that a validation may be (default: 24h)",
+        help="the oldest that a validation may be, e.g. 24h",
     )
 
 
@@ -158,7 +161,7 @@ def _status(arguments: argparse.Namespace) -> int:
         why = str(error)
     if switch is not None:
         with _state(settings) as state:
-            plan = plan_of(settings, state, switch, _asked(arguments))
+            plan = plan_of(settings, state, switch, _asked(arguments, settings))
     if arguments.json:
         print_json({"tier": tier, "next": plan, "note": why, "blockers": len(plan.blockers) if plan else 0})
     else:
@@ -174,7 +177,8 @@ def _status(arguments: argparse.Namespace) -> int:
 def _advance(arguments: argparse.Namespace) -> int:
     from tracebridge.migration.gate import advance, alone, plan_of
 
-    settings, file, asked = settings_of(arguments), _file(arguments), _asked(arguments)
+    settings, file = settings_of(arguments), _file(arguments)
+    asked = _asked(arguments, settings)
     with alone(settings), _state(settings) as state:
         plan = plan_of(settings, state, _switch(arguments, settings), asked)
         is_refused = bool(plan.blockers) and not arguments.override
@@ -389,8 +393,8 @@ def _switch(arguments: argparse.Namespace, settings: Settings) -> Switch:
     return next_switch(settings)
 
 
-def _asked(arguments: argparse.Namespace) -> Asked:
-    from tracebridge.migration.conditions import RAMP, Demands
+def _asked(arguments: argparse.Namespace, settings: Settings) -> Asked:
+    from tracebridge.migration.conditions import RAMP
     from tracebridge.migration.gate import Asked
     from tracebridge.migration.tiers import MigrationError
     from tracebridge.policy import Policy
@@ -399,8 +403,15 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     unknown = set(arguments.accept) - set(names)
     if unknown:
         raise MigrationError(f"--accept {sorted(unknown)[0]}: nothing is called so (there are {', '.join(names)})")
+    given = {
+        "min_sessions": arguments.min_sessions,
+        "min_days": arguments.min_days,
+        "fresh_within": arguments.fresh,
+    }
     return Asked(
-        demands=Demands(sessions=arguments.min_sessions, days=arguments.min_days, fresh_s=arguments.fresh),
+        demands=msgspec.structs.replace(
+            settings.migration, **{name: value for name, value in given.items() if value is not None}
+        ),
         accepted=tuple(arguments.accept),
         successors=tuple(arguments.to),
     )

@@ -27,6 +27,7 @@ _CORE_KEYS: Final = (
     "shutdown_timeout",
     "orphan_after",
     "trace_scope",
+    "migration",
 )
 
 # words that no YAML reader takes for anything but text

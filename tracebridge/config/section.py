@@ -16,6 +16,7 @@ from tracebridge.config.settings import (
     DEFAULT_MAX_CONTENT_LENGTH,
     DEFAULT_SPOOL_KEEP_S,
     Delivery,
+    Demands,
     Settings,
     SinkSettings,
     TraceScope,
@@ -50,6 +51,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     orphan_after: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     trace_scope: TraceScope = "turn"
+    migration: Demands = Demands()
 
 
 class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
         shutdown_timeout=core.shutdown_timeout,
         orphan_after=core.orphan_after,
         trace_scope=core.trace_scope,
+        migration=core.migration,
         keep_journal=reader.keep_journal,
         spool_keep=reader.spool_keep,
         sinks=tuple(reader.sinks),

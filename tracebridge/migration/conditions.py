@@ -8,24 +8,12 @@ from typing import Final
 
 import msgspec
 
+from tracebridge.config.settings import Demands
 from tracebridge.policy import Policy, narrow
 
 RAMP: Final = "ramp"
 """The name of a condition that can be accepted beside the narrowings."""
 DAY_S: Final = 86_400.0
-
-
-class Demands(msgspec.Struct, frozen=True, kw_only=True):
-    """How much evidence is asked for."""
-
-    sessions: int = 100
-    """The fewest sessions that were compared and are clean."""
-    days: float = 1.0
-    """The least time from the beginning of the first of them to that of the last, in days."""
-    fresh_s: float = DAY_S
-    """The oldest that the newest validation may be, in seconds."""
-    pending_s: float = 60.0
-    """The oldest that something may be that a sink has not taken, in seconds."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,33 +112,33 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
     yield condition("compared", facts.owed == facts.clean, _compared(facts), "all compared and clean", validate)
     yield condition(
         "sessions",
-        facts.clean >= demands.sessions,
+        facts.clean >= demands.min_sessions,
         f"{facts.clean:,} clean",
-        f"at least {demands.sessions:,}",
-        f"record more, then {validate}; or ask for fewer with --min-sessions",
+        f"at least {demands.min_sessions:,}",
+        f"{validate}, once more is recorded; or ask for fewer with --min-sessions",
     )
     days = (facts.last_ns - facts.first_ns) / 1e9 / DAY_S
     yield condition(
         "days",
-        days >= demands.days,
+        days >= demands.min_days,
         f"{days:.2f} days from the first clean session to the last",
-        f"at least {demands.days:g}",
-        f"wait, then {validate}; or ask for less with --min-days",
+        f"at least {demands.min_days:g}",
+        f"{validate}, once more time has passed; or ask for less with --min-days",
     )
     age_s = (facts.now_ns - facts.validated_ns) / 1e9
     yield condition(
         "fresh",
-        facts.validated_ns > 0 and age_s <= demands.fresh_s,
+        facts.validated_ns > 0 and age_s <= demands.fresh_within,
         f"the newest validation is {_age(age_s)} old" if facts.validated_ns else "everything was never validated",
-        f"at most {_age(demands.fresh_s)} old",
+        f"at most {_age(demands.fresh_within)} old",
         validate,
     )
     waiting_s = (facts.now_ns - facts.oldest_ns) / 1e9 if facts.oldest_ns else 0.0
     yield condition(
         "pending",
-        waiting_s <= demands.pending_s,
+        waiting_s <= demands.pending_within,
         f"the oldest that waits is {_age(waiting_s)} old" if facts.oldest_ns else "nothing waits",
-        f"nothing older than {_age(demands.pending_s)}",
+        f"nothing older than {_age(demands.pending_within)}",
         f"tracebridge ship --sink {facts.sink}",
     )
     yield condition(

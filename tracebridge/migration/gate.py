@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from tracebridge.config import Settings, SinkSettings
+from tracebridge.config import Demands, Settings, SinkSettings
 from tracebridge.delivery.lock import ShipperLock
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
-from tracebridge.migration.conditions import Condition, Demands, conditions_for
+from tracebridge.migration.conditions import Condition, conditions_for
 from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.facts import facts_for
 from tracebridge.migration.history import Entry, Record, entries, last_to_undo, write_down

@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from tracebridge.config import Demands
 from tracebridge.delivery.evidence import Step
 from tracebridge.delivery.state import State
-from tracebridge.migration.conditions import Condition, Demands
+from tracebridge.migration.conditions import Condition
 from tracebridge.migration.tiers import Switch
 from tracebridge.migration.yaml_edit import Change
 

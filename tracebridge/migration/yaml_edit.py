@@ -145,11 +145,15 @@ class _Tree:
         return start + 1
 
     def line_of_first_key(self, node: yaml.Node) -> int:
-        """Where a line can be added to a mapping of lines."""
+        """Where a line can be added to a mapping of lines: above its first key, and the comments that belong to it."""
         mark = node.value[0][0].start_mark
         start: int = mark.index - mark.column
         if self._text[start : mark.index].strip(" "):
             raise self.refusal("its first key does not stand on a line of its own", node)
+        while (above := self._text.rfind("\n", 0, max(0, start - 1)) + 1) < start:
+            if not self._text[above:start].lstrip(" ").startswith("#"):
+                break
+            start = above
         return start
 
 
