@@ -28,13 +28,16 @@ def share_of(rate: float, names: list[str] = NAMES) -> set[str]:
 @pytest.fixture
 def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
     """A sink that is sent a fifth of thirty sessions, and has got them."""
-    sink = langfuse(devserver, policy={"sample_rate": 0.2})
-    workplace = Workplace(tmp_path / "here", {"langfuse": sink}, delivery="external")
+    workplace = fifth(tmp_path / "here", devserver)
     for name in NAMES:
         write_session(workplace.trace_dir, name, turns=1)
     assert workplace.call("ship").returncode == 0
     assert at_backend(workplace) == share_of(0.2)
     return workplace
+
+
+def fifth(folder: Path, devserver: DevServer) -> Workplace:
+    return Workplace(folder, {"langfuse": langfuse(devserver, policy={"sample_rate": 0.2})}, delivery="external")
 
 
 def at_backend(workplace: Workplace) -> set[str]:
@@ -144,13 +147,16 @@ def test_a_past_that_is_left_behind_is_in_the_way_of_switching_the_journal_off(w
         (("--sink", "nobody", "--share", "20%"), "no sink called 'nobody' is switched on"),
     ],
 )
-def test_what_changes_nothing_is_told(workplace: Workplace, arguments: tuple[str, ...], words: str) -> None:
-    ran = workplace.call("migrate", "ramp", *arguments)
+def test_what_changes_nothing_is_told(
+    tmp_path: Path, devserver: DevServer, arguments: tuple[str, ...], words: str
+) -> None:
+    ran = fifth(tmp_path / "here", devserver).call("migrate", "ramp", *arguments)
     assert ran.returncode == 2
     assert words in ran.stderr
 
 
-def test_more_than_capture_keeps_is_refused_and_nothing_is_changed(workplace: Workplace, devserver: DevServer) -> None:
+def test_more_than_capture_keeps_is_refused_and_nothing_is_changed(tmp_path: Path, devserver: DevServer) -> None:
+    workplace = fifth(tmp_path / "here", devserver)
     sinks = {"langfuse": langfuse(devserver, policy={"sample_rate": 0.2})}
     workplace.configure(sinks, delivery="external", sample_rate=0.5)
     before = workplace.config.read_bytes()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -58,8 +58,10 @@ class ConfigurationFile:
         if _bare(found) != _bare(wanted):
             raise MigrationError(f"{self.path}: the changed file would say something else, nothing was changed")
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, just_before: Callable[[], object]) -> None:
         """Put a new text in its place in one step; owner and mode stay.
+
+        `just_before` is called when all is prepared and nothing but that step is left; if it raises, the file stays.
 
         Raises:
             MigrationError: it was changed since it was read, or cannot be written. It is as it was.
@@ -77,6 +79,7 @@ class ConfigurationFile:
                 os.fsync(file.fileno())
             if self._target.read_bytes() != self._content:
                 raise MigrationError(f"{self.path}: somebody has changed it meanwhile, nothing was changed; try again")
+            just_before()
             os.replace(temporary, self._target)
             temporary = ""
         except OSError as error:

@@ -60,7 +60,7 @@ def plan_of(settings: Settings, state: State, switch: Switch, asked: Asked) -> P
 
 
 def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Plan, asked: Asked, override: str) -> None:
-    """Make a step that was planned: the history first, then the file.
+    """Make a step that was planned, and write it down.
 
     Raises:
         MigrationError: something stands in its way and `override` gives no reason, or the file cannot be changed.
@@ -81,10 +81,7 @@ def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Pla
         accepted=asked.accepted,
         override=override,
     )
-    if plan.switch == Switch(sink=JOURNAL, on=False):
-        layout.kept_marker(settings.trace_dir).unlink(missing_ok=True)
-    write_down(state, "advance", record)
-    file.write(text)
+    file.write(text, lambda: write_down(state, "advance", record))
 
 
 def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_run: bool = False) -> Entry:
@@ -116,11 +113,14 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
         after=tier_of(after(settings, switch)).name,
         undoes=last.id,
     )
-    if switch == Switch(sink=JOURNAL, on=True):
-        # before the file: from now on nobody who runs already deletes any more
-        layout.kept_marker(settings.trace_dir).touch()
-    file.write(text)
-    write_down(state, "rollback", record)
+
+    def just_before() -> None:
+        if switch == Switch(sink=JOURNAL, on=True):
+            # from now on nobody who runs already deletes any more
+            layout.kept_marker(settings.trace_dir).touch()
+        write_down(state, "rollback", record)
+
+    file.write(text, just_before)
     return last
 
 

@@ -60,21 +60,20 @@ def change_share(
         after=tier_of(settings).name,
         backfill=backfill,
     )
-    text = ""
-    if share != before:
+    if share == before:
+        _keep(state, target, ramp, record)
+    else:
         text, change = set_value(file.text, switch.path, share)
         file.check(text, settings, switch)
         record = msgspec.structs.replace(record, change=change)
-    # before the file: whoever starts by the new one must know whose past is not sent
-    state.keep_ramp(target, ramp)
-    try:
-        if text:
-            file.write(text)
-    except BaseException:
-        state.keep_ramp(target, old)
-        raise
-    write_down(state, "ramp", record)
+        # before the file: whoever starts by the new one must know whose past is not sent
+        file.write(text, lambda: _keep(state, target, ramp, record))
     return _ramped(state, sink, before, share, ramp)
+
+
+def _keep(state: State, target: int, ramp: Ramp, record: Record) -> None:
+    state.keep_ramp(target, ramp)
+    write_down(state, "ramp", record)
 
 
 def _ramped(state: State, sink: SinkSettings, before: float, share: float, ramp: Ramp) -> Ramped:
