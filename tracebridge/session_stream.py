@@ -77,6 +77,8 @@ class SessionStream:
         self.path = path
         self.is_new = cursor is None
         """Whether the session was never read before."""
+        self.is_resumed = cursor is not None
+        """Whether it goes on from where a state says it was read to."""
         self.replaced_at: float | None = None
         """When another file was found in the place of the one that was read, by the monotonic clock."""
         self.may_repeat = False

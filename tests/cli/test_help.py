@@ -16,17 +16,19 @@ COMMANDS = [
     "ship",
     "backfill",
     "validate",
+    "validations",
     "restore",
     "status",
     "dead",
     "prune",
     "forget",
+    "migrate",
     "config",
     "devserver",
 ]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show"])
+@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config show", "migrate advance", "migrate rollback"])
 def test_each_command_has_a_help_text_that_teaches(run: Run, command: str) -> None:
     ran = run(*command.split(), "--help")
     assert (ran.code, ran.err) == (0, "")

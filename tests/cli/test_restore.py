@@ -9,8 +9,12 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.delivery.rig import write_session
+from tests.waiting import until
 from tests.workplace import Workplace, answer_of, journal_events, langfuse
+from tracebridge.delivery.background import BackgroundShipper
+from tracebridge.delivery.pace import FullSpeed
 from tracebridge.devserver import DevServer
+from tracebridge.journal.opened import OpenedLog
 from tracebridge.testing import Fault
 
 READING = "GET /api/public/v2/observations"
@@ -148,3 +152,27 @@ def test_what_cannot_be_done_is_told_with_exit_code_2(
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert "sk-very-secret" not in ran.err
+
+
+def test_what_is_restored_into_the_trace_folder_is_not_sent_again(tmp_path: Path, devserver: DevServer) -> None:
+    workplace = Workplace(tmp_path / "here", {"langfuse": langfuse(devserver)}, delivery="external")
+    shipper = BackgroundShipper(workplace.settings, FullSpeed)
+    shipper.start()
+    try:
+        # begun after the state, so that only the cursors say that they were sent, which go with the files
+        for name in ("a", "b"):
+            write_session(workplace.trace_dir, name, turns=1)
+            OpenedLog(workplace.trace_dir).append(f"session-{name}")
+        until(lambda: len(workplace.observed("langfuse")) == 6, "everything is there")
+        until(lambda: shipper.flush(1) == 0, "and confirmed")
+        assert workplace.call("prune", "--older-than", "0s").returncode == 0
+        ran = workplace.call("restore", "--from", "langfuse", "--out", workplace.trace_dir)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        write_session(workplace.trace_dir, "a", turns=1, run_id="run-2")
+        for name in ("a", "b"):
+            OpenedLog(workplace.trace_dir).append(f"session-{name}")
+        until(lambda: len(workplace.observed("langfuse")) == 9, "what is new is there")
+        until(lambda: shipper.flush(1) == 0, "and confirmed")
+    finally:
+        shipper.stop(5)
+    assert workplace.verdicts()["langfuse"]["exit_code"] == 0

@@ -46,6 +46,11 @@ def test_the_effective_configuration_tells_every_value_and_its_origin(
           orphan_after: 3600.0  # default
           trace_scope: turn  # default
           propagate: false  # default
+          migration:
+            min_sessions: 100  # default
+            min_days: 1.0  # default
+            fresh_within: 86400.0  # default
+            pending_within: 60.0  # default
           sinks:
             jsonl:
               enabled: true  # default

@@ -18,12 +18,14 @@ from tracebridge.cli import (
     devserver,
     doctor,
     forget,
+    migrate,
     open_,
     prune,
     restore,
     ship,
     status,
     validate,
+    validations,
 )
 from tracebridge.errors import TracebridgeError
 
@@ -37,6 +39,7 @@ Your own way:  tracebridge config check     is the configuration right?
                tracebridge backfill OLD     deliver a folder of old traces
                tracebridge validate         does each backend hold what the journal says?
                tracebridge status           what is delivered, pending, refused?
+               tracebridge migrate status   what stands between here and the next tier?
                tracebridge dead list        which spans were refused, and why?
 """
 
@@ -83,19 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (
-        demo,
-        ship,
-        backfill,
-        validate,
-        restore,
-        open_,
-        status,
-        doctor,
-        dead,
-        prune,
-        forget,
-        config,
-        devserver,
+        *(demo, ship, backfill, validate, validations, restore, open_, status, doctor),
+        *(dead, prune, forget, migrate, config, devserver),
     ):
         command.add_to(commands)
     return parser

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.times import duration
 
 if TYPE_CHECKING:
     from tracebridge.delivery.removal import Removed
@@ -18,8 +18,6 @@ A session stays, and is named, if its last run is not over, if a sink that is sw
 sink that can be read back does not show all of it, or if a sink that is switched off is still owed some of it.
 """
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MOST_NAMED = 20
 
 
@@ -27,7 +25,7 @@ def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "prune", run, "delete old sessions that every sink has", _DESCRIPTION)
     parser.add_argument(
-        "--older-than", type=_duration, required=True, metavar="AGE", help="for example 30d, 12h, 45m, 10s or 2w"
+        "--older-than", type=duration, required=True, metavar="AGE", help="for example 30d, 12h, 45m, 10s or 2w"
     )
     parser.add_argument("--dry-run", action="store_true", help="delete nothing, tell what would be deleted")
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
@@ -56,10 +54,3 @@ def _print(removed: Removed, *, dry_run: bool) -> None:
         print(f"kept {refusal.session}: {refusal.reason}")
     if len(removed.refused) > _MOST_NAMED:
         print(f"… and {len(removed.refused) - _MOST_NAMED:,} more had to stay: --json tells all")
-
-
-def _duration(text: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: write a number and s, m, h, d or w, such as 30d")
-    return float(found[1]) * _SECONDS[found[2]]

@@ -77,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     sink = _sink_called(settings, arguments.sink)
     selection = Selection(session_ids=tuple(arguments.session), start_ns=arguments.since or 0, end_ns=arguments.until)
-    restorer = Restorer(sink, arguments.out, settings.capture, _policies(settings, sink))
+    expect = _expecting(settings) if arguments.out.resolve() == settings.trace_dir.resolve() else None
+    restorer = Restorer(sink, arguments.out, settings.capture, policies_of(settings, sink), expect)
     try:
         with progress(f"restoring from {sink.name}", "sessions") as bar:
             restored = restorer.restore(selection, skip_existing=arguments.skip_existing, progress=bar.update)
@@ -148,7 +149,7 @@ def _sink_called(settings: Settings, name: str) -> SinkSettings:
     return sink
 
 
-def _policies(settings: Settings, sink: SinkSettings) -> Callable[[str], Policy | None]:
+def policies_of(settings: Settings, sink: SinkSettings) -> Callable[[str], Policy | None]:
     """What fingerprints stand for: the sink's rules now, and those that the delivery state remembers."""
     from tracebridge.delivery.rules import rules_from_text, rules_of
     from tracebridge.delivery.state import State
@@ -179,6 +180,22 @@ def _policies(settings: Settings, sink: SinkSettings) -> Callable[[str], Policy 
         return known[fingerprint]
 
     return policy_of
+
+
+def _expecting(settings: Settings) -> Callable[[Path, str], None]:
+    """Sees to it that who ships from the trace folder takes no session that is back for a new one."""
+    from tracebridge.delivery.expected import expect_held
+    from tracebridge.delivery.state import State
+    from tracebridge.journal import layout
+
+    def expect(made: Path, name: str) -> None:
+        state = State(layout.state_file(settings.trace_dir))
+        try:
+            expect_held(settings, state, name, layout.events_file(made))
+        finally:
+            state.close()
+
+    return expect
 
 
 def _moment(text: str) -> int:

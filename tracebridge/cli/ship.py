@@ -20,6 +20,7 @@ from tracebridge.cli.delivery import (
     print_delivered,
     say_how_to_go_on,
 )
+from tracebridge.cli.times import duration, share
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
@@ -31,6 +32,9 @@ Delivers everything in the trace folder that a sink has not got yet, then ends.
 With --follow it goes on until it is stopped, which is how delivery runs beside agents that are configured with
 `delivery: external`. Any number of agents and shippers may work on one trace folder: one of them ships to each sink,
 and another takes over when it ends.
+
+With --validate-every it also compares, every so often, what was delivered and not compared yet, as `validate` does.
+What is found is told once in the log, and in `tracebridge status`; `tracebridge validations` is the history.
 
 With --until-idle it goes on until everything is delivered and nobody has written for some seconds, and ends at once
 where another one does so already. This is what agents start that are configured with `delivery: process`.
@@ -50,6 +54,19 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="with --until-idle: go on in the background and write to .tracebridge/shipper.log in the trace folder",
     )
+    parser.add_argument(
+        "--validate-every",
+        type=duration,
+        metavar="AGE",
+        help="with --follow: compare what is new with each backend, e.g. every 15m",
+    )
+    parser.add_argument(
+        "--validate-sample",
+        type=share,
+        metavar="SHARE",
+        help="with --validate-every: only a share of the sessions, e.g. 5%% (default: all)",
+    )
+    parser.set_defaults(usage_error=parser.error)
     add_options(parser)
 
 
@@ -57,6 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Deliver."""
     from tracebridge.journal.file_system import check_file_system
 
+    if arguments.validate_every is not None and not arguments.follow:
+        arguments.usage_error("--validate-every is of use with --follow only: else run `tracebridge validate`")
+    if arguments.validate_sample is not None and arguments.validate_every is None:
+        arguments.usage_error("--validate-sample says of how much --validate-every compares: give that too")
     settings = settings_of(arguments)
     check_file_system(settings.trace_dir)
     if not settings.enabled_sinks and not arguments.sink:
@@ -68,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     are_all_usable = bool(arguments.sink) or not settings.defective_sinks
     settings = msgspec.structs.replace(settings, sinks=chosen_sinks(settings, arguments.sink))
     if arguments.follow:
-        return _follow(settings)
+        return _follow(settings, arguments.validate_every, arguments.validate_sample or 1.0)
     if arguments.until_idle:
         return _until_idle(settings, detached=arguments.detach)
 
@@ -86,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _follow(settings: Settings) -> int:
+def _follow(settings: Settings, validate_every_s: float | None, sample: float) -> int:
     from tracebridge.delivery.background import BackgroundShipper
     from tracebridge.delivery.pace import FullSpeed
 
@@ -95,8 +116,18 @@ def _follow(settings: Settings) -> int:
     shipper = BackgroundShipper(settings, FullSpeed)
     shipper.start()
     log.info("following %s, delivering to %s", settings.trace_dir, _names(settings))
+    validation = None
+    if validate_every_s is not None:
+        from tracebridge.validation.continuous import ContinuousValidation
+
+        validation = ContinuousValidation(settings, validate_every_s, sample)
+        validation.start()
     stopping.wait()
+    if validation is not None:
+        validation.ask_to_stop()
     shipper.stop(settings.shutdown_timeout)
+    if validation is not None:
+        validation.join(settings.shutdown_timeout)
     return 0
 
 

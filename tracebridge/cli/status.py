@@ -60,6 +60,10 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Spans that were cut because they were too large."""
     possible_repeats: int
     """Spans that may be there twice."""
+    compared_sessions: int
+    """Sessions that a validation has compared."""
+    defective_sessions: int
+    """Those of them in which something was found the last time."""
     shipper_pid: int | None
     """The process that holds the sink's lock, if one does."""
 
@@ -189,6 +193,9 @@ def _print_sink(sink: SinkStatus) -> None:
         print(f"  cut       {sink.cut_spans:,} spans, which were too large")
     if sink.possible_repeats:
         print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
+    if sink.defective_sessions:
+        found = f"{sink.defective_sessions:,} of {sink.compared_sessions:,} compared sessions"
+        print(f"  findings  in {found}: see `tracebridge validations`")
     if sink.shipper_pid is not None:
         print(f"  shipper   process {sink.shipper_pid}")
 
@@ -237,6 +244,7 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
         account = state.account(target)
         unread = list(Backlog(state, target, sink.policy).unread())
     events = accounting_of(state, sink.policy, account, unread)
+    compared = state.evidence.compared(target)
     condition = account.condition or Condition(state="never shipped", detail="", since_ns=0)
     return SinkStatus(
         name=sink.name,
@@ -257,6 +265,8 @@ def _sink_status(sink: SinkSettings, endpoint: str, trace_dir: Path, state: Stat
         discarded_spans=account.counters.get("discarded_spans", 0),
         cut_spans=account.counters.get("cut_spans", 0),
         possible_repeats=account.counters.get("possible_repeats", 0),
+        compared_sessions=len(compared),
+        defective_sessions=sum(one.defects > 0 for one in compared),
         shipper_pid=shipper_lock(trace_dir, sink.name).holder(),
     )
 
@@ -283,5 +293,7 @@ def _switched_off(sink: SinkSettings) -> SinkStatus:
         discarded_spans=0,
         cut_spans=0,
         possible_repeats=0,
+        compared_sessions=0,
+        defective_sessions=0,
         shipper_pid=None,
     )

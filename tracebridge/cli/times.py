@@ -1,4 +1,4 @@
-"""Times as the commands print and take them."""
+"""Times and shares as the commands print and take them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 
 from tracebridge.event import NotAnEventError, timestamp_ns
 
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MONTH: Final = re.compile(r"\d{4}-\d{2}")
 
 
@@ -39,3 +41,30 @@ def time_given(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: write 2026-02, 2026-02-06 or 2026-02-06T22:10:00Z"
         ) from None
+
+
+def duration(text: str) -> float:
+    """An argument that names a length of time, in seconds: `30d`, `12h`, `45m`, `10s` or `2w`.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write a number and s, m, h, d or w, such as 30d")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def share(text: str) -> float:
+    """An argument that names a part of a whole, from 0 to 1: `5%` or `0.05`.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write one above 0, up to 100%, such as 5% or 0.05")
+    return found

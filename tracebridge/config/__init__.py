@@ -3,12 +3,13 @@
 from tracebridge.config.effective import reveal, show
 from tracebridge.config.loader import DEFAULT_FILE, PATH_VARIABLE, Source, examine, load, locate
 from tracebridge.config.mistake import Mistake
-from tracebridge.config.settings import Delivery, Settings, SinkSettings, TraceScope
+from tracebridge.config.settings import Delivery, Demands, Settings, SinkSettings, TraceScope
 
 __all__ = [
     "DEFAULT_FILE",
     "PATH_VARIABLE",
     "Delivery",
+    "Demands",
     "Mistake",
     "Settings",
     "SinkSettings",

@@ -28,6 +28,7 @@ _CORE_KEYS: Final = (
     "orphan_after",
     "trace_scope",
     "propagate",
+    "migration",
 )
 
 # words that no YAML reader takes for anything but text

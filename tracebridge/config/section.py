@@ -16,6 +16,7 @@ from tracebridge.config.settings import (
     DEFAULT_MAX_CONTENT_LENGTH,
     DEFAULT_SPOOL_KEEP_S,
     Delivery,
+    Demands,
     Settings,
     SinkSettings,
     TraceScope,
@@ -51,6 +52,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
     orphan_after: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
     trace_scope: TraceScope = "turn"
     propagate: bool = False
+    migration: Demands = Demands()
 
 
 class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
         orphan_after=core.orphan_after,
         trace_scope=core.trace_scope,
         propagate=core.propagate,
+        migration=core.migration,
         keep_journal=reader.keep_journal,
         spool_keep=reader.spool_keep,
         sinks=tuple(reader.sinks),

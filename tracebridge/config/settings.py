@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -75,6 +75,19 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.sink_type, self.settings
 
 
+class Demands(msgspec.Struct, frozen=True, kw_only=True):
+    """How much evidence `tracebridge migrate` asks for before something is switched off."""
+
+    min_sessions: Annotated[int, msgspec.Meta(ge=0)] = 100
+    """The fewest sessions that were compared and are clean."""
+    min_days: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """The least time from the beginning of the first of them to that of the last, in days."""
+    fresh_within: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """The oldest that the newest validation may be, in seconds."""
+    pending_within: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """The oldest that something may be that a sink has not taken, in seconds."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The effective configuration."""
 
@@ -100,6 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`sinks.jsonl.enabled`: whether the journal stays; else a session goes once every sink has it."""
     spool_keep: float = DEFAULT_SPOOL_KEEP_S
     """The seconds that a session's files stay in a spool after they were last written to."""
+    migration: Demands = Demands()
+    """What the gate asks for."""
     sinks: tuple[SinkSettings, ...] = ()
     """The sinks that are delivered to, in the order of the file; the kept journal is not one of them."""
     source: str = "defaults"

@@ -66,7 +66,7 @@ def account_for(state: State, target: int, policy: Policy) -> Accounting:
 def accounting_of(state: State, policy: Policy, account: Account, unread: Sequence[Unread]) -> Accounting:
     """Tell it of a target's account and unread sessions that are known already, both of one moment."""
     unread_events = sum(lines_of(session.path, session.offset) for session in unread)
-    left_out = sum(lines_of(path) for path in _left_out(state, policy))
+    left_out = sum(lines_of(path) for path in _left_out(state, account, policy))
     times = [account.in_flight_since_ns, *map(_first_unread_ns, unread)]
     return Accounting(
         written=account.read_events + unread_events + left_out,
@@ -82,15 +82,19 @@ def accounting_of(state: State, policy: Policy, account: Account, unread: Sequen
     )
 
 
-def _left_out(state: State, policy: Policy) -> Iterator[Path]:
-    """The journals that the policy's sampling leaves out."""
-    if policy.sample_rate >= 1.0:
+def _left_out(state: State, account: Account, policy: Policy) -> Iterator[Path]:
+    """The journals that the policy's sampling leaves out, or took in only from a later time on."""
+    target = state.target(account.sink, account.endpoint)
+    ramp = state.ramp(target)
+    if policy.sample_rate >= 1.0 and not ramp.stages:
         return
     choice = Choice(state.choices())
     for number, path in state.folders().items():
         for folder in layout.session_folders(path):
             events = layout.events_file(folder)
-            if not keeps_session(policy, layout.session_id_of(folder)) and choice.takes(number, events):
+            session_id = layout.session_id_of(folder)
+            is_in = keeps_session(policy, session_id) and ramp.takes(session_id, events)
+            if not is_in and choice.takes(number, events):
                 yield events
 
 

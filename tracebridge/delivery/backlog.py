@@ -53,7 +53,7 @@ class Backlog:
 
     def unread(self) -> Iterator[Unread]:
         """The sessions of which a part was not read, in no order."""
-        choice = Choice(self._state.choices())
+        choice, ramp = Choice(self._state.choices()), self._state.ramp(self._target)
         for number, path in self._state.folders().items():
             positions = self._state.positions(self._target, number)
             for folder in _session_folders(path):
@@ -64,6 +64,7 @@ class Backlog:
                 if (
                     size > offset
                     and keeps_session(self._policy, layout.session_id_of(folder))
+                    and ramp.takes(layout.session_id_of(folder), events)
                     and choice.takes(number, events)
                 ):
                     yield Unread(events, offset, size)

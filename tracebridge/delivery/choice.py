@@ -45,7 +45,7 @@ class Choice:
         windows = self._windows.get(folder)
         if windows is None:
             return True
-        began_ns = _began_ns(events)
+        began_ns = began_ns_of(events)
         return began_ns is None or any(window.holds(began_ns) for window in windows)
 
     def changed(self, other: Choice) -> list[int]:
@@ -54,7 +54,7 @@ class Choice:
         return [folder for folder in {*mine, *theirs} if mine.get(folder) != theirs.get(folder)]
 
 
-def _began_ns(events: Path) -> int | None:
+def began_ns_of(events: Path) -> int | None:
     """When the first event of a journal happened; None if there is none, or it cannot be read."""
     try:
         with events.open("rb") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from typing import Final
 
 from tracebridge.config import Settings
@@ -18,6 +19,7 @@ from tracebridge.delivery.state import State
 from tracebridge.delivery.switched_off import mark_switched_off, still_owed
 from tracebridge.errors import TracebridgeError
 from tracebridge.journal import layout
+from tracebridge.journal.spooled import SpooledLog
 
 LONGEST_PAUSE_S: Final = 60.0
 """How long a spool is left alone between two passes, at most, in seconds."""
@@ -36,6 +38,7 @@ class Housekeeping:
         self._pace = pace
         self._lock = ShipperLock(layout.locks_folder(settings.trace_dir) / _LOCK_NAME)
         self._stopping = threading.Event()
+        self._began_ns = time.time_ns()
         self._said = ""
         self.passes = 0
         """How often the spool was gone through."""
@@ -62,7 +65,7 @@ class Housekeeping:
                 if (self._settings.trace_dir.exists() or not has_named) and self._lock.acquire():
                     try:
                         has_named = has_named or self._name_switched_off()
-                        if self._settings.keep_journal:
+                        if self._settings.keep_journal or self._is_kept_again():
                             return
                         self._spool()
                     finally:
@@ -97,17 +100,27 @@ class Housekeeping:
         return True
 
     def _spool(self) -> None:
-        """Delete what may go, pass after pass, until stopped."""
-        removal = Removal(self._settings, self._pace)
+        """Delete what may go, pass after pass, until stopped or until the journal is kept again."""
+        removal = Removal(self._settings, self._pace, SpooledLog(self._settings.trace_dir))
         try:
-            while not self._stopping.is_set():
-                removal.remove_older_than(self._settings.spool_keep)
+            while not self._is_over():
+                removal.remove_older_than(self._settings.spool_keep, is_over=self._is_over)
                 self._said = ""
                 self.passes += 1
                 self._pace.idle()
                 self._stopping.wait(self._pause_s)
         finally:
             removal.close()
+
+    def _is_over(self) -> bool:
+        return self._stopping.is_set() or self._is_kept_again()
+
+    def _is_kept_again(self) -> bool:
+        """Whether the journal was switched on again since this process read its configuration."""
+        try:
+            return layout.kept_marker(self._settings.trace_dir).stat().st_mtime_ns >= self._began_ns
+        except FileNotFoundError:
+            return False
 
     def _say(self, trouble: str) -> None:
         if trouble != self._said:

@@ -89,7 +89,10 @@ class Prior:
         if not self._read_back.is_time or not self._shows_what_was_sent(key, stream):
             return None
         session_id = layout.session_id_of(stream.path.parent)
-        return self._held_before(session_id) if stream.replaced_at is None else self._shown(session_id)
+        if stream.is_resumed or stream.replaced_at is not None:
+            # that the backend was empty once says nothing of what was sent and came back
+            return self._shown(session_id)
+        return self._held_before(session_id)
 
     def _held_before(self, session_id: str) -> frozenset[SpanId]:
         # most backends are new when they are first delivered to: one question then spares one for each session

@@ -22,6 +22,7 @@ from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.errors import BackendError
 from tracebridge.event import Json
 from tracebridge.journal import deletion, layout
+from tracebridge.journal.spooled import SpooledLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import SessionStream, head_of
 from tracebridge.span import Span
@@ -66,6 +67,7 @@ class _Owed:
         self.read_back = read_back
         self.includes_unsampled = policy.include_unsampled
         self._policy = policy
+        self._ramp = state.ramp(target)
         self._positions = state.positions(target, folder)
         self._deadlines = state.deadlines(target, folder)
         self._in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
@@ -73,7 +75,8 @@ class _Owed:
 
     def concerns(self, candidate: _Candidate) -> bool:
         """Whether the sink's sampling takes the session."""
-        return keeps_session(self._policy, candidate.session_id)
+        events = layout.events_file(candidate.folder)
+        return keeps_session(self._policy, candidate.session_id) and self._ramp.takes(candidate.session_id, events)
 
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files; empty if it does not."""
@@ -133,8 +136,8 @@ class _Verified(NamedTuple):
 class Removal:
     """Deletes from one trace folder. Folders that were backfilled from elsewhere are never touched."""
 
-    def __init__(self, settings: Settings, pace: Pace | None = None) -> None:
-        """Open the state.
+    def __init__(self, settings: Settings, pace: Pace | None = None, spooled: SpooledLog | None = None) -> None:
+        """Open the state. What goes is noted in `spooled`, if there is one.
 
         Raises:
             StateError: the state cannot be used.
@@ -142,6 +145,7 @@ class Removal:
         self._settings = settings
         self._trace_dir = settings.trace_dir
         self._pace = pace or FullSpeed()
+        self._spooled = spooled
         self._state = State(layout.state_file(settings.trace_dir))
         self._folder = self._state.folder(settings.trace_dir)
         self._read_backs = {
@@ -158,7 +162,12 @@ class Removal:
         self._state.close()
 
     def remove_older_than(
-        self, seconds: float, *, dry_run: bool = False, wall_ns: Callable[[], int] = time.time_ns
+        self,
+        seconds: float,
+        *,
+        dry_run: bool = False,
+        wall_ns: Callable[[], int] = time.time_ns,
+        is_over: Callable[[], bool] = bool,
     ) -> Removed:
         """Go through the folder once.
 
@@ -166,6 +175,7 @@ class Removal:
             seconds: how long ago a session must have been written to last.
             dry_run: only tell what would be deleted.
             wall_ns: the wall clock.
+            is_over: asked before each session; the pass ends when it says so.
 
         Raises:
             OSError: the folder cannot be changed.
@@ -178,8 +188,12 @@ class Removal:
         gone_bytes = 0
         for candidate in self._older_than(seconds, wall_ns()):
             self._pace.tick()
+            if is_over():
+                break
             reason = self._reason_to_keep(candidate, owed)
             if not reason and not dry_run:
+                if self._spooled is not None:
+                    self._spooled.append(candidate.folder.name, candidate.session_id)
                 reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
                 self._sweep()
             if reason:

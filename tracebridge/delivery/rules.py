@@ -10,6 +10,7 @@ import hashlib
 import msgspec
 
 from tracebridge import policy as policies
+from tracebridge.config import SinkSettings
 from tracebridge.policy import Policy
 from tracebridge.sink import Capabilities
 
@@ -49,3 +50,16 @@ def rules_from_text(text: str) -> Rules:
     """
     parsed = msgspec.json.decode(text, type=_Text)
     return Rules(policy=policies.from_description(bytes(parsed.policy).decode()), mapping_version=parsed.mapping)
+
+
+def current_rules(sink: SinkSettings) -> str:
+    """Names what a comparison with a sink is made under now: policy, version of the mapping, and project.
+
+    A comparison that was made under another name proves nothing for what is sent now.
+    """
+    assert sink.sink_type is not None, "only complete sinks are compared"
+    assert sink.settings is not None, "only complete sinks are compared"
+    fingerprint = rules_of(sink.policy, sink.capabilities).fingerprint
+    # a sink type may tell which of a server's projects its settings lead to
+    project = getattr(sink.sink_type, "project", None)
+    return fingerprint if project is None else f"{fingerprint} {project(sink.settings)}"

@@ -19,6 +19,7 @@ from tracebridge.delivery.choice import ALWAYS, Window
 from tracebridge.delivery.dead_letters import DeadLetters
 from tracebridge.delivery.evidence import Evidence
 from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.ramp import Ramp, Stage
 from tracebridge.delivery.records import (
     LATEST_NS,
     Account,
@@ -69,6 +70,7 @@ Counter = Literal[
 _REBUILDING: Final = "_state.lock"
 """No sink's name begins with an underscore."""
 _CHOSEN: Final = "chosen of folder "
+_RAMP: Final = "ramp of target "
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
 
@@ -161,7 +163,18 @@ class State:
             db.execute("DELETE FROM content WHERE batch IN (SELECT id FROM in_flight WHERE target = ?)", (target,))
             for table in ("cursor", "in_flight", "dead", "counter", "condition", "compared", "validation"):
                 db.execute(f"DELETE FROM {table} WHERE target = ?", (target,))
+            db.execute("DELETE FROM about WHERE name = ?", (f"{_RAMP}{target}",))
             db.execute("DELETE FROM target WHERE id = ?", (target,))
+
+    def ramp(self, target: int) -> Ramp:
+        """Since when a target's shares of sessions are delivered."""
+        row = self._file.db.execute("SELECT value FROM about WHERE name = ?", (f"{_RAMP}{target}",)).fetchone()
+        return Ramp() if row is None else Ramp(msgspec.json.decode(row[0], type=tuple[Stage, ...]))
+
+    def keep_ramp(self, target: int, ramp: Ramp) -> None:
+        """Remember it, in the place of the one before."""
+        encoded = msgspec.json.encode(ramp.stages).decode()
+        self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_RAMP}{target}", encoded))
 
     def folder(self, path: Path) -> int:
         """The number of a folder of sessions; from now on shippers read it too."""

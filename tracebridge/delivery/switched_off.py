@@ -46,7 +46,9 @@ def mark_switched_off(state: State, settings: Settings) -> None:
         if not target.off_since_ns:
             named = settings.sink(target.sink)
             policy = named.policy if named is not None else Policy()
-            state.switched_off(target.id, {folder: _sessions(state, folder, policy) for folder in state.folders()})
+            state.switched_off(
+                target.id, {folder: _sessions(state, target.id, folder, policy) for folder in state.folders()}
+            )
 
 
 def still_owed(state: State, settings: Settings) -> list[StillOwed]:
@@ -63,12 +65,14 @@ def still_owed(state: State, settings: Settings) -> list[StillOwed]:
     return [owed for owed in found if owed.sessions or owed.events]
 
 
-def _sessions(state: State, folder: int, policy: Policy) -> list[str]:
-    choice = Choice(state.choices())
+def _sessions(state: State, target: int, folder: int, policy: Policy) -> list[str]:
+    choice, ramp = Choice(state.choices()), state.ramp(target)
     return [
         session.name
         for session in layout.session_folders(state.folders()[folder])
-        if keeps_session(policy, layout.session_id_of(session)) and choice.takes(folder, layout.events_file(session))
+        if keeps_session(policy, layout.session_id_of(session))
+        and ramp.takes(layout.session_id_of(session), layout.events_file(session))
+        and choice.takes(folder, layout.events_file(session))
     ]
 
 

@@ -61,7 +61,7 @@ class SessionWatch:
         self._log_position = LogPosition()
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
-        self._choice = Choice(state.choices())
+        self._choice, self._ramp = Choice(state.choices()), state.ramp(target)
         self._scanned: set[int] = set()
         self._known: set[int] = set()
         self._scanned_at = 0.0
@@ -83,6 +83,9 @@ class SessionWatch:
         choice = Choice(self._state.choices())
         self._scanned.difference_update(choice.changed(self._choice))
         self._choice = choice
+        if (ramp := self._state.ramp(self._target)) != self._ramp:
+            self._ramp = ramp
+            self._scanned.clear()
         opened = self._log.tail(self._log_position)
         self._log_position = opened.position
         if opened.is_another:
@@ -224,6 +227,8 @@ class SessionWatch:
     def _keeps(self, key: SessionKey, path: Path) -> bool:
         folder = path / key.name
         if self._policy.sample_rate < 1.0 and not keeps_session(self._policy, layout.session_id_of(folder)):
+            return False
+        if self._ramp.stages and not self._ramp.takes(layout.session_id_of(folder), layout.events_file(folder)):
             return False
         return self._choice.takes(key.folder, layout.events_file(folder))
 

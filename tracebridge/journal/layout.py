@@ -114,6 +114,16 @@ def state_file(trace_dir: Path) -> Path:
     return state_folder(trace_dir) / "state.sqlite"
 
 
+def kept_marker(trace_dir: Path) -> Path:
+    """Return the file whose time tells since when the journal is kept again, whatever older processes were told."""
+    return state_folder(trace_dir) / "kept"
+
+
+def spooled_log(trace_dir: Path) -> Path:
+    """Return the file that names the sessions whose files a spool has deleted."""
+    return state_folder(trace_dir) / "spooled.log"
+
+
 def locks_folder(trace_dir: Path) -> Path:
     """Return the folder of the shippers' lock files."""
     return state_folder(trace_dir) / "locks"

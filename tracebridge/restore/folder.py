@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +20,9 @@ _UNFINISHED: Final = ".restoring"
 """Where a session is written before it is moved to its place; whoever holds the folder's lock is alone with it."""
 
 
+BeforeMove = Callable[[Path, str], None]
+
+
 class OutFolderError(TracebridgeError):
     """The folder cannot be restored into."""
 
@@ -31,13 +34,16 @@ class ExistingSessionError(OutFolderError):
 class OutFolder:
     """A folder of sessions. One process at a time restores into it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before_move: BeforeMove | None = None) -> None:
         """Open the folder, making it if need be, and clear away what a killed run has left half done.
+
+        `before_move` is called with each session's own folder before it is moved to its place, and with its name there.
 
         Raises:
             OutFolderError: it holds something else than sessions, or another process restores into it.
         """
         self.path = path
+        self._before_move = before_move
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -84,6 +90,8 @@ class OutFolder:
                 # an empty folder would be replaced
                 if self.holds(session_id):
                     raise already_there(self.path, [session_id])
+                if self._before_move is not None:
+                    self._before_move(made, folder.name)
                 made.rename(folder)
             os.fsync(self._descriptor)
         except OSError as error:

@@ -15,7 +15,7 @@ from tracebridge.config import SinkSettings
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.event import Json, is_trace_id
 from tracebridge.policy import Policy
-from tracebridge.restore.folder import OutFolder, already_there
+from tracebridge.restore.folder import BeforeMove, OutFolder, already_there
 from tracebridge.restore.foreign import adopt
 from tracebridge.restore.inventory import Inventory, take_stock
 from tracebridge.restore.metadata import metadata_of
@@ -47,10 +47,17 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 class Restorer:
     """Restores from one sink. In memory are the spans of one session, and the ids of all."""
 
-    def __init__(self, sink: SinkSettings, out: Path, capture: Policy, policy_of: PolicyOf) -> None:
+    def __init__(
+        self,
+        sink: SinkSettings,
+        out: Path,
+        capture: Policy,
+        policy_of: PolicyOf,
+        before_move: BeforeMove | None = None,
+    ) -> None:
         """Open the sink's reader; nothing is written yet.
 
-        `capture` is what enters the journal: what it leaves out is in no original.
+        `capture` is what enters the journal: what it leaves out is in no original. `before_move` is as for `OutFolder`.
 
         Raises:
             ConfigurationError: the sink cannot be read back.
@@ -67,6 +74,7 @@ class Restorer:
             )
         self._sink = sink
         self._out = out
+        self._before_move = before_move
         self._capture = msgspec.structs.replace(capture, sample_rate=1.0)
         self._policy_of = policy_of
         self._reader = sink.open_reader()
@@ -85,7 +93,7 @@ class Restorer:
             ExistingSessionError: a session is there already, and `skip_existing` is not set.
             OutFolderError: the folder cannot be restored into.
         """
-        with OutFolder(self._out) as out:
+        with OutFolder(self._out, self._before_move) as out:
             stock = self._stock_of(selection)
             if not skip_existing:
                 there = [name for name in (*stock.sessions, *stock.loose) if out.holds(name)]

@@ -65,7 +65,7 @@ class Owing(msgspec.Struct, frozen=True, kw_only=True):
     drawn_from: int
     """How many there were before a sample was drawn."""
     sampled_out: int
-    """Sessions that the sink's policy leaves out as a whole."""
+    """Sessions that the sink's policy leaves out as a whole, or that began before its share was raised to them."""
     known_clean: int
     """Sessions that were compared and found clean before, as they are now."""
 
@@ -82,13 +82,14 @@ def owing(state: State, target: int, policy: Policy, scope: Scope, rules: str) -
     """
     found: dict[str, list[Journal]] = {}
     sampled_out: set[str] = set()
-    choice = Choice(state.choices())
+    choice, ramp = Choice(state.choices()), state.ramp(target)
     for number, path in state.folders().items():
         for folder in layout.session_folders(path):
             session_id = layout.session_id_of(folder)
-            if scope.session_id not in (None, session_id) or not choice.takes(number, layout.events_file(folder)):
+            events = layout.events_file(folder)
+            if scope.session_id not in (None, session_id) or not choice.takes(number, events):
                 continue
-            if keeps_session(policy, session_id):
+            if keeps_session(policy, session_id) and ramp.takes(session_id, events):
                 found.setdefault(session_id, []).append(Journal(number, folder))
             else:
                 sampled_out.add(session_id)

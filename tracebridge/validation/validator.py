@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
 from tracebridge.delivery.evidence import Compared
-from tracebridge.delivery.rules import rules_from_text, rules_of
+from tracebridge.delivery.rules import current_rules, rules_from_text, rules_of
 from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
@@ -35,6 +35,22 @@ _MOST_PLACED: Final = 100
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
+
+
+Tell = Callable[[str, Comparison], None]
+"""Is told the id of a session that was compared whole, and what it came to."""
+
+
+class _Outcome(NamedTuple):
+    """What became of one session."""
+
+    session_id: str
+    is_readable: bool = True
+    """Whether the backend can be read."""
+    comparison: Comparison | None = None
+    """None if it could not be compared."""
+    evidence: list[Compared] = []  # noqa: RUF012  # never changed
+    """One for each of its journals."""
 
 
 class Validator:
@@ -58,7 +74,8 @@ class Validator:
             )
         self._sink = sink
         self._trace_dir = trace_dir
-        self._rules = rules_of(sink.policy, self._capabilities).fingerprint
+        self._fingerprint = rules_of(sink.policy, self._capabilities).fingerprint
+        self._rules = current_rules(sink)
         self._reader: Reader = sink.open_reader()
         try:
             self._state = State(layout.state_file(trace_dir))
@@ -79,6 +96,8 @@ class Validator:
         scope: Scope = Scope(),  # noqa: B008
         progress: Progress | None = None,
         *,
+        only: Container[str] | None = None,
+        tell: Tell | None = None,
         resend: bool = False,
     ) -> Verdict:
         """Compare every owed session of a scope, and write down of each what came of it.
@@ -88,28 +107,33 @@ class Validator:
         Args:
             scope: which sessions to compare.
             progress: is told how far it has come.
+            only: the ids of the sessions of the scope to which it is confined.
+            tell: is told what each session comes to, once that is written down.
             resend: whether what the backend has taken and does not hold is to be sent again by the next shipper.
         """
         self._resend = resend
         owed = owing(self._state, self._target, self._sink.policy, scope, self._rules)
+        if only is not None:
+            chosen = tuple(one for one in owed.sessions if one.session_id in only)
+            owed = msgspec.structs.replace(owed, sessions=chosen)
         tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
         self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
         number = self._state.evidence.begin(self._target, msgspec.json.encode(scope).decode())
         deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
         done, is_readable = 0, True
         for window in windows(owed.sessions):
-            compared: list[Compared] = []
-            try:
-                for still_readable, evidence in self._window(window, deadline, tally, is_readable=is_readable):
-                    is_readable = still_readable
-                    compared += evidence
-                    done += 1
-                    if progress is not None:
-                        progress(done, len(owed.sessions))
-            finally:
-                self._state.evidence.add(self._target, number, compared)
+            for outcome in self._window(window, deadline, tally, is_readable=is_readable):
+                is_readable = outcome.is_readable
+                self._state.evidence.add(self._target, number, outcome.evidence)
+                done += 1
+                if progress is not None:
+                    progress(done, len(owed.sessions))
+                if tell is not None and outcome.comparison is not None:
+                    tell(outcome.session_id, outcome.comparison)
         verdict = tally.verdict()
-        self._state.evidence.end(number, msgspec.json.encode(verdict.summary).decode())
+        if is_readable:
+            # one that could not ask the backend is no validation
+            self._state.evidence.end(number, msgspec.json.encode(verdict.summary).decode())
         return verdict
 
     def _tell_what_is_gone(self, scope: Scope, known: int, tally: Tally) -> None:
@@ -128,30 +152,31 @@ class Validator:
 
     def _window(
         self, window: Sequence[Owed], deadline: float, tally: Tally, *, is_readable: bool
-    ) -> Iterator[tuple[bool, list[Compared]]]:
-        """Compare some sessions; tells of each whether the backend can be read, and what is to be written down."""
+    ) -> Iterator[_Outcome]:
+        """Compare some sessions."""
         expected: dict[str, Expected] = {}
         for owed in window:
             try:
                 expected[owed.session_id] = expected_of(owed.journals, self._sink.policy)
             except OSError as error:
                 tally.could_not_compare(f"its journal cannot be read: {error}", owed.session_id)
-                yield is_readable, []
+                yield _Outcome(owed.session_id, is_readable)
         clean = self._clean_at_once(expected) if is_readable else {}
         # while the reader still knows what it has read of them
         for session_id, comparison in clean.items():
-            yield True, self._counted(session_id, expected.pop(session_id), comparison, tally)
+            yield self._counted(session_id, expected.pop(session_id), comparison, tally)
         for session_id, session in expected.items():
             if not is_readable:
                 tally.could_not_compare("not reached: the backend cannot be read", session_id)
-                yield False, []
+                yield _Outcome(session_id, is_readable)
                 continue
             try:
-                evidence = self._one_by_one(session_id, session, deadline, tally)
+                outcome = self._one_by_one(session_id, session, deadline, tally)
             except BackendError as error:
                 tally.could_not_compare(f"the backend cannot be read: {error}", session_id)
-                is_readable, evidence = False, []
-            yield is_readable, evidence
+                is_readable = False
+                outcome = _Outcome(session_id, is_readable)
+            yield outcome
 
     def _clean_at_once(self, expected: dict[str, Expected]) -> dict[str, Comparison]:
         """The sessions that are clean by what shows of the time they all lie in; nothing is said of the others."""
@@ -178,7 +203,7 @@ class Validator:
                 clean[session_id] = comparison
         return clean
 
-    def _one_by_one(self, session_id: str, expected: Expected, deadline: float, tally: Tally) -> list[Compared]:
+    def _one_by_one(self, session_id: str, expected: Expected, deadline: float, tally: Tally) -> _Outcome:
         """Compare one session by asking for it.
 
         Raises:
@@ -186,21 +211,21 @@ class Validator:
         """
         if not expected.is_closed:
             tally.could_not_compare("still open: its last run has not ended", session_id)
-            return []
+            return _Outcome(session_id)
         if not expected.spans:
             # its writer died before the first event: there is nothing to compare, which is no comparison
-            return []
+            return _Outcome(session_id)
         comparison, is_pending = self._settled(expected, session_id, deadline)
         if is_pending:
             tally.could_not_compare("not delivered yet; run `tracebridge ship`", session_id)
             tally.pending(comparison)
-            return []
+            return _Outcome(session_id)
         if comparison.defects and expected.is_outdated:
             tally.could_not_compare("written to while it was compared; validate it again", session_id)
-            return []
+            return _Outcome(session_id)
         return self._counted(session_id, expected, comparison, tally)
 
-    def _counted(self, session_id: str, expected: Expected, comparison: Comparison, tally: Tally) -> list[Compared]:
+    def _counted(self, session_id: str, expected: Expected, comparison: Comparison, tally: Tally) -> _Outcome:
         refused = self._refused(session_id) if comparison.defects else frozenset()
         if self._resend:
             tally.resent += self._sent_again(expected, comparison, refused)
@@ -213,7 +238,7 @@ class Validator:
         known = self._reader.server_computed if isinstance(self._reader, ComputingReader) else {}
         computed = [field for span in expected.spans for field in known.get(id_of(span), ())]
         tally.add(comparison, Counter(span.kind for span in expected.spans), expected.narrowed, computed)
-        return [
+        evidence = [
             Compared(
                 folder=journal.number,
                 session=journal.folder.name,
@@ -225,6 +250,7 @@ class Validator:
             )
             for journal, size in expected.sizes.items()
         ]
+        return _Outcome(session_id, True, comparison, evidence)
 
     def _refused(self, session_id: str) -> frozenset[SpanId]:
         """The spans of a session that are dead letters."""
@@ -283,7 +309,7 @@ class Validator:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
         sent_with = {id_of(span): span.fingerprint for span in observed if span.fingerprint}
         under: dict[str, dict[SpanId, Span]] = {}
-        for fingerprint in set(sent_with.values()) - {self._rules}:
+        for fingerprint in set(sent_with.values()) - {self._fingerprint}:
             text = self._state.rules(fingerprint)
             if text is not None:
                 earlier = expected_of(expected.sizes, rules_from_text(text).policy).spans

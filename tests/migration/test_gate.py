@@ -1,0 +1,328 @@
+"""The gate opens when everything holds, names each thing in its way, and changes one value of the file."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.delivery.rig import write_session
+from tests.migration.evidence import compare_all, deliver, state_of, write_sessions
+from tests.workplace import Workplace, langfuse, otel
+from tracebridge.config import load
+from tracebridge.devserver import DevServer
+from tracebridge.policy import keeps_session
+from tracebridge.testing import Fault
+
+INGESTION = "POST /api/public/otel/v1/traces"
+FEW = ("--min-sessions", "3")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
+    """Dual-write with three sessions, delivered, compared and clean; the file has comments."""
+    workplace = Workplace(tmp_path / "here", {"jsonl": {"enabled": True}, "langfuse": langfuse(devserver)})
+    workplace.config.write_text("# of the support team\n" + workplace.config.read_text(), "utf-8")
+    write_sessions(workplace, 3)
+    deliver(workplace)
+    compare_all(workplace)
+    return workplace
+
+
+def names(told: dict[str, Any]) -> list[str]:
+    """The conditions that do not hold."""
+    plan = told.get("next") or told["step"]
+    return [one["name"] for one in plan["conditions"] if not one["holds"]]
+
+
+def status(workplace: Workplace, *arguments: str) -> dict[str, Any]:
+    ran = workplace.call("migrate", "status", "--json", *arguments)
+    told: dict[str, Any] = json.loads(ran.stdout)
+    assert ran.returncode == (1 if told["blockers"] else 0)
+    return told
+
+
+def test_when_everything_holds_one_value_of_the_file_changes_and_the_history_says_on_which_evidence(
+    workplace: Workplace,
+) -> None:
+    before = workplace.config.read_text("utf-8")
+    assert status(workplace, *FEW)["tier"] == {"number": 2, "name": "dual-write", "sinks": ["jsonl", "langfuse"]}
+    ran = workplace.call("migrate", "advance", *FEW)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "tier 2, LangFuse: langfuse" in ran.stdout
+    assert "restart agents" in ran.stdout
+    assert workplace.config.read_text("utf-8") == before.replace("enabled: true", "enabled: false", 1)
+    assert not workplace.settings.keep_journal
+
+    (entry,) = json.loads(workplace.call("migrate", "history", "--json").stdout)
+    assert (entry["id"], entry["who"], entry["action"]) == (1, getpass.getuser(), "advance")
+    assert time.time_ns() - entry["at_ns"] < 60e9
+    assert (entry["record"]["before"], entry["record"]["after"]) == ("dual-write", "LangFuse")
+    assert all(condition["holds"] for condition in entry["record"]["conditions"])
+    assert "3 of 3 sessions are clean" in workplace.call("migrate", "history").stdout
+
+
+def test_how_much_evidence_is_asked_for_may_stand_in_the_file(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.configure({"langfuse": langfuse(devserver)}, migration={"min_sessions": 3, "min_days": 1.5})
+    assert names(status(workplace)) == []
+    assert names(status(workplace, "--min-days", "3")) == ["days"]
+    assert names(status(workplace, "--min-sessions", "4")) == ["sessions"]
+    workplace.configure({"langfuse": langfuse(devserver)}, migration={"min_days": "soon"})
+    assert "agent_trace.migration.min_days" in workplace.call("migrate", "status").stderr
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_change(workplace: Workplace) -> None:
+    before = workplace.config.read_bytes()
+    ran = workplace.call("migrate", "advance", "--dry-run", *FEW)
+    assert ran.returncode == 0
+    assert "would be changed: `agent_trace.sinks.jsonl.enabled: false`" in ran.stdout
+    assert workplace.config.read_bytes() == before
+    assert workplace.call("migrate", "history").stdout == "no step was made yet\n"
+    assert workplace.call("migrate", "advance", "--dry-run").returncode == 1
+
+
+def test_what_is_in_the_way_is_named_with_the_command_that_clears_it(workplace: Workplace) -> None:
+    before = workplace.config.read_bytes()
+    ran = workplace.call("migrate", "advance", "--min-days", "5")
+    assert ran.returncode == 1
+    assert "refused: cannot switch jsonl off" in ran.stderr
+    assert "2 of 11 conditions do not hold" in ran.stdout
+    assert "langfuse sessions: 3 clean (wanted: at least 100)" in ran.stdout
+    assert "langfuse days: 2.00 days from the first clean session to the last (wanted: at least 5)" in ran.stdout
+    assert ran.stdout.count("tracebridge validate --sink langfuse") == 2
+    assert workplace.config.read_bytes() == before
+
+
+def test_a_session_that_was_never_compared_is_in_the_way(workplace: Workplace) -> None:
+    age(workplace)
+    with state_of(workplace) as state:
+        state.forget_session(1, "session-s1", "")
+    assert names(status(workplace, *FEW)) == ["compared", "sessions"]
+    assert "1 never compared" in workplace.call("migrate", "status", *FEW).stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"defects": 1}, "3 with findings"),
+        ({"rules": "0123456789ab"}, "3 compared under other rules"),
+        ({"size": 17}, "3 written to since"),
+    ],
+)
+def test_a_comparison_that_proves_nothing_for_what_is_there_is_in_the_way(
+    workplace: Workplace, changes: dict[str, Any], words: str
+) -> None:
+    age(workplace)
+    compare_all(workplace, **changes)
+    assert names(status(workplace, *FEW)) == ["compared", "sessions", "days"]
+    assert words in workplace.call("migrate", "status", *FEW).stdout
+
+
+def age(workplace: Workplace) -> None:
+    """The journals were written to an hour ago."""
+    then = time.time() - 3600
+    for events in workplace.trace_dir.glob("*/events.jsonl"):
+        os.utime(events, (then, then))
+
+
+def test_another_policy_makes_new_evidence_necessary(workplace: Workplace, devserver: DevServer) -> None:
+    age(workplace)
+    workplace.configure({"langfuse": langfuse(devserver, policy={"max_content_length": 500})})
+    found = names(status(workplace, *FEW))
+    assert {"compared", "policy"} <= set(found)
+
+
+def test_a_validation_of_a_part_is_no_fresh_validation(
+    workplace: Workplace, tmp_path: Path, devserver: DevServer
+) -> None:
+    fresh = Workplace(tmp_path / "there", {"langfuse": langfuse(devserver)})
+    write_sessions(fresh, 3)
+    deliver(fresh)
+    compare_all(fresh, scope='{"sample":0.5}')
+    assert names(status(fresh, *FEW)) == ["fresh"]
+    compare_all(fresh, scope='{"since_last":true}')
+    assert names(status(fresh, *FEW)) == []
+
+
+def test_an_old_validation_is_in_the_way(workplace: Workplace) -> None:
+    assert names(status(workplace, *FEW, "--fresh", "0s")) == ["fresh"]
+
+
+def test_what_waits_for_a_backend_that_is_down_is_in_the_way(workplace: Workplace, devserver: DevServer) -> None:
+    devserver.faults.add(Fault(route=INGESTION, status=503))
+    write_session(workplace.trace_dir, "waits", turns=1, at="2026-02-06T22:10:00.123Z")
+    assert names(status(workplace, *FEW)) == ["pending"]
+    assert "tracebridge ship --sink langfuse" in workplace.call("migrate", "advance", *FEW).stdout
+
+
+def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: Workplace) -> None:
+    write_session(workplace.trace_dir, "new", turns=1)
+    write_session(workplace.trace_dir, "open", turns=1, end=False)
+    deliver(workplace)
+    told = status(workplace, *FEW)
+    assert names(told) == []
+    assert "2 are younger than the newest validation, or open" in workplace.call("migrate", "status", *FEW).stdout
+    assert workplace.call("migrate", "advance", *FEW).returncode == 0
+
+
+def test_dead_letters_are_in_the_way_until_somebody_decides_about_them(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    devserver.faults.add(Fault(route=INGESTION, status=400))
+    write_session(workplace.trace_dir, "refused", turns=1)
+    assert workplace.call("ship").returncode == 1
+    assert "dead" in names(status(workplace, *FEW))
+    devserver.faults.clear()
+    assert workplace.call("dead", "discard", "--all").returncode == 0
+    assert "dead" not in names(status(workplace, *FEW))
+
+
+def test_a_paused_sink_is_in_the_way(workplace: Workplace, devserver: DevServer) -> None:
+    devserver.faults.add(Fault(route=INGESTION, status=401))
+    write_session(workplace.trace_dir, "refused", turns=1)
+    assert workplace.call("ship", "--patience", "0.1").returncode == 1
+    assert "paused" in names(status(workplace, *FEW))
+
+
+def test_a_narrower_policy_is_in_the_way_until_each_narrowing_is_accepted_by_name(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    policy = {"include_messages": False, "sample_rate": 0.9}
+    workplace.configure({"langfuse": langfuse(devserver, policy=policy)})
+    compare_all(workplace)
+    owed = sum(keeps_session(workplace.settings.sinks[0].policy, f"s{number}") for number in range(3))
+    few = ("--min-sessions", str(owed), "--min-days", "0")
+    assert names(status(workplace, *few)) == ["policy"]
+    told = workplace.call("migrate", "advance", *few, "--accept", "include_messages")
+    assert told.returncode == 1
+    assert "leaves out more by sample_rate; include_messages accepted" in told.stdout
+    accepted = ("--accept", "include_messages", "--accept", "sample_rate")
+    assert workplace.call("migrate", "advance", *few, *accepted).returncode == 0
+    assert "accepted: include_messages, sample_rate" in workplace.call("migrate", "history").stdout
+    assert workplace.call("migrate", "advance", "--accept", "nonsense").returncode == 2
+
+
+def test_an_override_works_and_its_reason_is_written_down_for_ever(workplace: Workplace) -> None:
+    ran = workplace.call("migrate", "advance", "--override", "the disk is full")
+    assert ran.returncode == 0
+    assert not workplace.settings.keep_journal
+    told = workplace.call("migrate", "history").stdout
+    assert "overridden: the disk is full" in told
+    assert "DOES NOT HOLD  langfuse sessions: 3 clean" in told
+    workplace.call("forget", "langfuse")
+    assert workplace.call("migrate", "history").stdout == told
+
+
+def test_a_backfilled_folder_that_is_gone_is_in_the_way(workplace: Workplace, tmp_path: Path) -> None:
+    write_session(tmp_path / "old", "old", turns=1)
+    workplace.backfill(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "elsewhere")
+    assert names(status(workplace, *FEW)) == ["folders"]
+    assert f"tracebridge forget --folder {tmp_path / 'old'}" in workplace.call("migrate", "status", *FEW).stdout
+
+
+def test_a_sink_that_cannot_be_read_back_cannot_take_the_journal_s_place_unless_another_one_does(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    blind = otel(devserver)
+    del blind["reader"]
+    workplace.configure({"langfuse": langfuse(devserver), "otel": blind})
+    deliver(workplace)
+    assert names(status(workplace, *FEW)) == ["readable"]
+    assert names(status(workplace, *FEW, "--to", "langfuse")) == []
+    assert workplace.call("migrate", "status", "--to", "nobody").returncode == 2
+
+
+def test_what_still_waits_of_a_sink_that_need_not_hold_everything_counts(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    workplace.configure({"langfuse": langfuse(devserver), "otel": otel(devserver)})
+    assert names(status(workplace, *FEW, "--to", "langfuse")) == ["pending"]
+
+
+def test_the_way_goes_from_the_journal_alone_to_opentelemetry_alone(workplace: Workplace, devserver: DevServer) -> None:
+    off = {"langfuse": langfuse(devserver, enabled=False), "otel": otel(devserver, enabled=False)}
+    workplace.configure(off)
+    ran = workplace.call("migrate", "advance")
+    assert ran.returncode == 2
+    assert "several sinks are there and switched off (langfuse, otel): say which with --on SINK" in ran.stderr
+    tiers = []
+    for step in (["--on", "langfuse"], [], ["--on", "otel"], []):
+        if step == [] or step == ["--on", "otel"]:
+            deliver(workplace)
+        for sink in workplace.settings.enabled_sinks:
+            compare_all(workplace, sink.name)
+        ran = workplace.call("migrate", "advance", *step, *FEW)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        if step == ["--on", "otel"]:
+            deliver(workplace)
+            compare_all(workplace, "otel")
+        tier = status(workplace)["tier"]
+        tiers.append((tier["number"], tier["sinks"]))
+    assert tiers == [
+        (2, ["jsonl", "langfuse"]),
+        (2, ["langfuse"]),
+        (3, ["langfuse", "otel"]),
+        (3, ["otel"]),
+    ]
+    assert "this is the last tier" in workplace.call("migrate", "status").stdout
+    for expected in reversed([(1, ["jsonl"]), *tiers[:-1]]):
+        assert workplace.call("migrate", "rollback").returncode == 0
+        tier = status(workplace)["tier"]
+        assert (tier["number"], tier["sinks"]) == expected
+    assert load(workplace.config, {}) == workplace.settings
+    assert workplace.call("migrate", "rollback").returncode == 2
+
+
+def test_from_the_journal_alone_it_is_said_what_to_add(tmp_path: Path) -> None:
+    alone = Workplace(tmp_path / "here", {})
+    ran = alone.call("migrate", "advance")
+    assert ran.returncode == 2
+    assert "no backend is there to switch on; add one under `agent_trace.sinks`" in ran.stderr
+    assert alone.call("migrate", "status").stdout.startswith("tier 1, JSONL: jsonl\nnext: ")
+
+
+def test_nothing_is_switched_off_if_nobody_is_left(workplace: Workplace) -> None:
+    assert workplace.call("migrate", "advance", *FEW).returncode == 0
+    ran = workplace.call("migrate", "advance", "--off", "langfuse", "--override", "why not")
+    assert ran.returncode == 2
+    assert "nothing else is switched on" in ran.stderr
+    assert "switched off already" in workplace.call("migrate", "advance", "--off", "jsonl").stderr
+    assert "no sink called 'x'" in workplace.call("migrate", "advance", "--off", "x").stderr
+
+
+def test_a_sink_whose_variables_are_missing_is_not_switched_on(workplace: Workplace) -> None:
+    section = {"langfuse": {"enabled": False, "host": "http://x", "public_key": "pk", "secret_key": "${NOT_SET}"}}
+    workplace.configure(section)
+    before = workplace.config.read_bytes()
+    ran = workplace.call("migrate", "advance")
+    assert ran.returncode == 2
+    assert "NOT_SET" in ran.stderr
+    assert workplace.config.read_bytes() == before
+    assert workplace.call("migrate", "history").stdout == "no step was made yet\n"
+
+
+def test_the_mode_of_the_file_and_a_link_to_it_stay(workplace: Workplace, tmp_path: Path) -> None:
+    real = tmp_path / "real.yaml"
+    workplace.config.rename(real)
+    real.chmod(0o640)
+    workplace.config.symlink_to(real)
+    assert workplace.call("migrate", "advance", *FEW).returncode == 0
+    assert workplace.config.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "real.yaml"]
+    assert not workplace.settings.keep_journal
+
+
+def test_a_value_from_a_variable_is_refused_with_what_to_do(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.configure({"jsonl": {"enabled": "${KEEP:-true}"}, "langfuse": langfuse(devserver)})
+    ran = workplace.call("migrate", "advance", *FEW)
+    assert ran.returncode == 2
+    assert "`agent_trace.sinks.jsonl.enabled`, line 5: no plain `true` or `false` stands there" in ran.stderr
+    assert "write `false` there by hand" in ran.stderr
+    assert workplace.call("migrate", "history").stdout == "no step was made yet\n"

@@ -1,0 +1,324 @@
+"""The way back from "JSONL off": the files come back, nothing is sent twice, and an outage in between loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.delivery.rig import write_session
+from tests.waiting import until
+from tests.workplace import Workplace, environment, journal_events, langfuse, otel, restored
+from tracebridge.delivery.background import BackgroundShipper
+from tracebridge.delivery.pace import FullSpeed
+from tracebridge.delivery.removal import Removal
+from tracebridge.devserver import DevServer
+from tracebridge.journal.spooled import SpooledLog
+from tracebridge.testing import Fault
+
+INGESTION = "POST /api/public/otel/v1/traces"
+READING = "GET /api/public/v2/observations"
+OFF = ("migrate", "advance", "--override", "test")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
+    workplace = Workplace(tmp_path / "here", dual(devserver), delivery="external")
+    for number in range(3):
+        write_session(workplace.trace_dir, f"s{number}", turns=1)
+    return workplace
+
+
+def dual(server: DevServer) -> dict[str, Any]:
+    """JSONL, which keeps nothing for longer than it must once it is off, and LangFuse."""
+    return {"jsonl": {"enabled": True, "spool_keep": 0}, "langfuse": langfuse(server)}
+
+
+@contextmanager
+def shipping(workplace: Workplace) -> Iterator[BackgroundShipper]:
+    """Whoever ships, with the configuration as it is now."""
+    shipper = BackgroundShipper(workplace.settings, FullSpeed)
+    shipper.start()
+    try:
+        yield shipper
+    finally:
+        shipper.stop(5)
+
+
+def is_empty(workplace: Workplace) -> bool:
+    return not list(workplace.trace_dir.glob("session-*/events.jsonl"))
+
+
+def empty(workplace: Workplace) -> None:
+    """Deliver everything and delete it as the spool does, without waiting for its thread."""
+    assert workplace.call("ship").returncode == 0
+    removal = Removal(workplace.settings, spooled=SpooledLog(workplace.trace_dir))
+    try:
+        assert removal.remove_older_than(0).refused == []
+    finally:
+        removal.close()
+    assert is_empty(workplace)
+
+
+def stored(workplace: Workplace, sink: str = "langfuse") -> Counter[tuple[str, str]]:
+    """How often each span is stored."""
+    return Counter((span.trace_id, span.span_id) for span in workplace.observed(sink))
+
+
+def test_what_was_deleted_while_jsonl_was_off_comes_back_and_is_not_sent_again(workplace: Workplace) -> None:
+    originals = journal_events(workplace.trace_dir)
+    before = workplace.config.read_bytes()
+    assert workplace.call(*OFF).returncode == 0
+    empty(workplace)
+    write_session(workplace.trace_dir, "while-off", turns=1)
+    originals |= journal_events(workplace.trace_dir)
+    empty(workplace)
+    at_backend = stored(workplace)
+    assert max(at_backend.values()) == 1
+
+    ran = workplace.call("migrate", "rollback")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "step 1 (switch jsonl off) is taken back: switch jsonl on" in ran.stdout
+    assert "4 sessions are back from langfuse" in ran.stdout
+    assert workplace.config.read_bytes() == before
+    assert journal_events(workplace.trace_dir) == originals
+    assert sorted(path.name for path in (workplace.trace_dir / ".tracebridge").iterdir() if path.is_dir()) == [
+        *("locks", "removed"),
+    ]
+
+    assert workplace.call("ship").stdout.startswith("langfuse: nothing new delivered")
+    assert stored(workplace) == at_backend
+    assert workplace.verdicts()["langfuse"]["exit_code"] == 0
+    told = json.loads(workplace.call("status", "--json").stdout)
+    (sink,) = told["sinks"]
+    assert (sink["events"]["unread"], sink["events"]["unaccounted"]) == (0, 0)
+    assert "takes step 1 back: switch jsonl on" in workplace.call("migrate", "history").stdout
+
+
+def test_what_is_written_into_a_session_that_is_back_is_delivered(workplace: Workplace) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    workplace.call("migrate", "rollback")
+    write_session(workplace.trace_dir, "s1", turns=1, run_id="run-2")
+    assert workplace.call("ship").returncode == 0
+    assert workplace.verdicts()["langfuse"]["exit_code"] == 0
+    assert restored(workplace.observed("langfuse")) == journal_events(workplace.trace_dir)
+
+
+def test_nothing_is_put_over_a_session_that_is_there_again(workplace: Workplace) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    again = write_session(workplace.trace_dir, "s1", turns=1, run_id="run-2")
+    content = again.read_bytes()
+    ran = workplace.call("migrate", "rollback")
+    assert ran.returncode == 1
+    assert "not back: s1: there again with later events" in ran.stdout
+    assert "2 sessions are back" in ran.stdout
+    assert again.read_bytes() == content
+
+
+def test_what_the_backend_lost_is_named(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    devserver.clear()
+    ran = workplace.call("migrate", "rollback")
+    assert ran.returncode == 1
+    assert [f"not back: s{number}: not at the backend" in ran.stdout for number in range(3)] == [True] * 3
+
+
+def test_a_backend_that_is_down_leaves_the_rest_to_the_next_time(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    devserver.faults.add(Fault(route=READING, status=400))
+    ran = workplace.call("migrate", "rollback")
+    assert (ran.returncode, is_empty(workplace)) == (1, True)
+    assert "3 were not reached" in ran.stdout
+    assert "go on with `tracebridge migrate restore`" in ran.stdout
+    assert workplace.settings.keep_journal
+    devserver.faults.clear()
+    ran = workplace.call("migrate", "restore")
+    assert (ran.returncode, ran.stdout.split("\n")[0]) == (0, "3 sessions are back from langfuse")
+    assert workplace.call("migrate", "restore").stdout == "0 sessions are back from langfuse\n"
+
+
+def test_a_process_that_runs_by_the_old_configuration_deletes_nothing_more_after_the_rollback(
+    workplace: Workplace,
+) -> None:
+    workplace.call(*OFF)
+    with shipping(workplace) as old:
+        until(lambda: is_empty(workplace), "the spool is empty")
+        assert workplace.call("migrate", "rollback").returncode == 0
+        write_session(workplace.trace_dir, "later", turns=1)
+        until(lambda: old.flush(1) == 0, "everything is delivered")
+        until(lambda: not old._housekeeping._thread.is_alive(), "the tidying has ended")
+        assert len(journal_events(workplace.trace_dir)) == 4
+    # and what is started anew by a file that says so deletes again
+    assert workplace.call(*OFF).returncode == 0
+    empty(workplace)
+
+
+def test_a_sink_that_cannot_be_read_is_not_sent_again_what_it_had_accepted(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    blind = otel(devserver)
+    del blind["reader"]
+    workplace.configure({**dual(devserver), "otel": blind}, delivery="external")
+    workplace.call(*OFF)
+    empty(workplace)
+    requests = devserver.requests.get("POST /v1/traces", 0)
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert workplace.call("ship").returncode == 0
+    assert devserver.requests.get("POST /v1/traces", 0) == requests
+    told = json.loads(workplace.call("status", "--json").stdout)
+    assert [sink["events"]["unaccounted"] for sink in told["sinks"]] == [0, 0]
+
+
+def test_a_sink_that_is_new_since_gets_what_is_back(workplace: Workplace, devserver: DevServer) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    off = {"jsonl": {"spool_keep": 0, "enabled": False}, "langfuse": langfuse(devserver), "otel": otel(devserver)}
+    workplace.configure(off, delivery="external")
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert workplace.call("ship").returncode == 0
+    assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
+
+
+def test_a_file_that_somebody_changed_in_the_same_place_is_not_touched(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    workplace.call(*OFF)
+    workplace.configure(dual(devserver))
+    before = workplace.config.read_bytes()
+    ran = workplace.call("migrate", "rollback")
+    assert ran.returncode == 2
+    assert "changed since by somebody else" in ran.stderr
+    assert workplace.config.read_bytes() == before
+
+
+def test_a_rollback_that_is_tried_only_changes_nothing(workplace: Workplace) -> None:
+    workplace.call(*OFF)
+    before = workplace.config.read_bytes()
+    ran = workplace.call("migrate", "rollback", "--dry-run")
+    assert (ran.returncode, workplace.config.read_bytes()) == (0, before)
+    assert "would be changed: step 1 (switch jsonl off) is taken back" in ran.stdout
+    assert workplace.call("migrate", "rollback").returncode == 0
+
+
+@pytest.mark.parametrize("status", [503, None], ids=["it answers 503", "its process is gone"])
+def test_after_jsonl_off_an_outage_loses_nothing(workplace: Workplace, tmp_path: Path, status: int | None) -> None:
+    """The journal keeps each session until it shows at the backend."""
+    port = free_port()
+    backend = backend_on(port, tmp_path / "backend.sqlite")
+    try:
+        workplace.configure(dual(backend), delivery="external")
+        originals = journal_events(workplace.trace_dir)
+        assert workplace.call(*OFF).returncode == 0
+        with shipping(workplace):
+            until(lambda: is_empty(workplace), "the spool is empty")
+            if status is None:
+                backend.stop()
+            else:
+                backend.faults.add(Fault(route=INGESTION, status=status))
+            for number in range(5):
+                write_session(workplace.trace_dir, f"outage-{number}", turns=1)
+            during = journal_events(workplace.trace_dir)
+            assert len(during) == 5
+        with shipping(workplace) as shipper:
+            until(lambda: bool(shipper.troubles()), "the outage is noticed")
+            assert journal_events(workplace.trace_dir) == during, "nothing goes that does not show"
+            if status is None:
+                backend = backend_on(port, tmp_path / "backend.sqlite")
+            else:
+                backend.faults.clear()
+            until(lambda: is_empty(workplace), "everything shows, so the spool is empty again", 40)
+        assert restored(workplace.observed("langfuse")) == originals | during
+        assert set(stored(workplace).values()) == {1}
+    finally:
+        backend.stop()
+
+
+def free_port() -> int:
+    with DevServer() as server:
+        return int(server.url.rpartition(":")[2])
+
+
+def backend_on(port: int, db: Path) -> DevServer:
+    server = DevServer(port=port, db=str(db))
+    server.start()
+    return server
+
+
+AGENT = """
+import sys, threading
+import tracebridge
+tracebridge.configure(sys.argv[1])
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
+number = 0
+while not stop.is_set() or number < 20:
+    with tracebridge.trace_session(session_id=f"live-{number}") as session:
+        with tracebridge.trace_turn(session, user_input="Hello!") as turn:
+            turn.output = "Hi!"
+    number += 1
+    if number == 10:
+        print("recording", flush=True)
+    stop.wait(0.05)
+tracebridge.shutdown()
+print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_under_live_traffic_a_step_and_its_way_back_lose_nothing_though_the_agent_runs_on(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    workplace.configure(dual(devserver))
+    agent = subprocess.Popen(
+        [sys.executable, "-c", AGENT, str(workplace.config)],
+        cwd=workplace.folder,
+        env=environment(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    try:
+        assert agent.stdout.readline() == "recording\n"
+        assert workplace.call(*OFF).returncode == 0
+        gone = SpooledLog(workplace.trace_dir)
+        with shipping(workplace):
+            until(lambda: len(gone.sessions()) > 5, "the new configuration empties the spool beside the old agent")
+        assert workplace.call("migrate", "rollback").returncode == 0
+        agent.stdin.write("stop\n")
+        agent.stdin.flush()
+        count = int(agent.stdout.readline())
+        assert agent.wait(20) == 0
+    finally:
+        agent.kill()
+        agent.communicate()
+    assert workplace.call("ship").returncode == 0
+    at_backend = restored(workplace.observed("langfuse"))
+    assert {f"live-{number}" for number in range(count)} <= at_backend.keys()
+    assert at_backend == journal_events(workplace.trace_dir)
+    assert set(stored(workplace).values()) == {1}
+
+
+def test_the_file_of_another_step_is_named(workplace: Workplace, tmp_path: Path) -> None:
+    workplace.call(*OFF)
+    other = tmp_path / "other.yaml"
+    other.write_bytes(workplace.config.read_bytes())
+    moved, workplace.config = workplace.config, other
+    ran = workplace.call("migrate", "rollback")
+    assert ran.returncode == 2
+    assert f"the last step changed {moved}" in ran.stderr
+    os.unlink(moved)
+    assert f"the last step changed {moved}" in workplace.call("migrate", "rollback").stderr

@@ -1,0 +1,87 @@
+"""`SpooledLog`: names the sessions whose files a spool has deleted, so that they can be brought back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tracebridge.journal import layout
+
+
+class Spooled(msgspec.Struct, frozen=True, array_like=True):
+    """A session whose files are gone."""
+
+    gone_ns: int
+    """When they were deleted last, in nanoseconds since the epoch."""
+    name: str
+    """The name of the session's own folder."""
+    session_id: str
+
+
+class SpooledLog:
+    """The file `.tracebridge/spooled.log`, one line a deletion. Any number of processes may use it."""
+
+    def __init__(self, trace_dir: Path) -> None:
+        self._path = layout.spooled_log(trace_dir)
+
+    def append(self, name: str, session_id: str) -> None:
+        """Note a session whose files are about to go.
+
+        Raises:
+            OSError: it cannot be noted, so they must stay.
+        """
+        line = msgspec.json.encode(Spooled(time.time_ns(), name, session_id)) + b"\n"
+        with self._locked() as descriptor:
+            size = os.fstat(descriptor).st_size
+            # whoever was killed may have left half a line
+            begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
+            os.write(descriptor, begin + line)
+
+    def sessions(self) -> dict[str, Spooled]:
+        """Each session that was noted, by the name of its folder, as it was noted last."""
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        return {spooled.name: spooled for spooled in _decoded(lines)}
+
+    def forget(self, names: Collection[str]) -> None:
+        """Sessions are back, or are not missed any more.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        with self._locked():
+            kept = [spooled for name, spooled in self.sessions().items() if name not in names]
+            new = self._path.with_suffix(".new")
+            new.write_bytes(b"".join(msgspec.json.encode(spooled) + b"\n" for spooled in kept))
+            os.replace(new, self._path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Open the log alone, as it stands at its path."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # it may have been replaced while its lock was waited for
+                if os.path.exists(self._path) and os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
+
+
+def _decoded(lines: list[bytes]) -> Iterator[Spooled]:
+    for line in lines:
+        try:
+            yield msgspec.json.decode(line, type=Spooled)
+        except msgspec.DecodeError:
+            continue  # half a line, of a process that was killed before it deleted anything

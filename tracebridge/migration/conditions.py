@@ -1,0 +1,199 @@
+"""What must hold before something is switched off. Pure: from facts to conditions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import msgspec
+
+from tracebridge.config.settings import Demands
+from tracebridge.policy import Policy, narrow
+
+RAMP: Final = "ramp"
+"""The name of a condition that can be accepted beside the narrowings."""
+DAY_S: Final = 86_400.0
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one sink that stays, in times of nanoseconds since the epoch."""
+
+    sink: str
+    now_ns: int
+    is_readable: bool
+    policy: Policy
+    """What the sink is sent."""
+    replaced: Policy
+    """What that holds which is switched off."""
+    owed: int = 0
+    """Sessions that the sink should hold, but for those that are younger than the newest validation, or open."""
+    clean: int = 0
+    """Those of them that were compared as they are, under the present rules, and nothing was found."""
+    defective: int = 0
+    """Those of them in which something was found."""
+    outdated: int = 0
+    """Those that were written to since they were compared."""
+    other_rules: int = 0
+    """Those that were compared under another policy, mapping or project."""
+    uncompared: int = 0
+    """Those that were never compared."""
+    young: int = 0
+    """Sessions that are open, or were written to since the newest validation began: the next one compares them."""
+    left_behind: int = 0
+    """Sessions that came in when the sink's share was raised and are not sent, because nobody asked for their past."""
+    first_ns: int = 0
+    """When the first of the clean sessions began; 0 without any."""
+    last_ns: int = 0
+    """When the last of them began."""
+    validated_ns: int = 0
+    """When the newest validation ended that was asked to compare everything; 0 if there was none."""
+    gone: tuple[str, ...] = ()
+    """Backfilled folders that are not there any more, so that nothing tells what was sent from them."""
+    oldest_ns: int = 0
+    """When the oldest event was written that the sink could have and has not taken; 0 without any."""
+    dead: int = 0
+    """Spans that are dead letters, and that nobody has sent again or given up."""
+    paused: str = ""
+    """Why the sink is paused; empty if it is not."""
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that must hold."""
+
+    sink: str
+    name: str
+    holds: bool
+    value: str
+    """How it is now."""
+    wanted: str
+    command: str
+    """What brings it about."""
+
+
+_OF_EVIDENCE: Final = frozenset(("compared", "sessions", "days", "fresh"))
+"""What makes no sense for a sink that cannot be read back."""
+
+
+def conditions_for(facts: Facts, demands: Demands, accepted: Collection[str] = ()) -> tuple[Condition, ...]:
+    """All that must hold for one sink that stays. `accepted` are narrowings that somebody has agreed to, by name."""
+    found = _conditions(facts, demands, frozenset(accepted))
+    return tuple(condition for condition in found if facts.is_readable or condition.name not in _OF_EVIDENCE)
+
+
+def narrowings(stays: Policy, replaced: Policy) -> tuple[str, ...]:
+    """Name the settings by which a policy leaves out what another one keeps."""
+    both = narrow(replaced, stays)
+    return tuple(key for key in Policy.__struct_fields__ if getattr(both, key) != getattr(replaced, key))
+
+
+def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Iterator[Condition]:
+    validate = f"tracebridge validate --sink {facts.sink}"
+
+    def condition(name: str, holds: bool, value: str, wanted: str, command: str) -> Condition:
+        return Condition(
+            sink=facts.sink, name=name, holds=holds, value=value, wanted=wanted, command="" if holds else command
+        )
+
+    yield condition(
+        "readable",
+        facts.is_readable,
+        "can be read back" if facts.is_readable else "cannot be read back",
+        "a sink that can be read back",
+        f"add `reader:` to agent_trace.sinks.{facts.sink}",
+    )
+    yield condition(
+        "folders",
+        not facts.gone,
+        f"gone: {', '.join(facts.gone)}" if facts.gone else "all backfilled folders are there",
+        "every backfilled folder",
+        "bring it back, or " + "; ".join(f"tracebridge forget --folder {shlex.quote(folder)}" for folder in facts.gone),
+    )
+    yield condition("compared", facts.owed == facts.clean, _compared(facts), "all compared and clean", validate)
+    yield condition(
+        "sessions",
+        facts.clean >= demands.min_sessions,
+        f"{facts.clean:,} clean",
+        f"at least {demands.min_sessions:,}",
+        f"{validate}, once more is recorded; or ask for fewer with --min-sessions",
+    )
+    days = (facts.last_ns - facts.first_ns) / 1e9 / DAY_S
+    yield condition(
+        "days",
+        days >= demands.min_days,
+        f"{days:.2f} days from the first clean session to the last",
+        f"at least {demands.min_days:g}",
+        f"{validate}, once more time has passed; or ask for less with --min-days",
+    )
+    age_s = (facts.now_ns - facts.validated_ns) / 1e9
+    yield condition(
+        "fresh",
+        facts.validated_ns > 0 and age_s <= demands.fresh_within,
+        f"the newest validation is {_age(age_s)} old" if facts.validated_ns else "everything was never validated",
+        f"at most {_age(demands.fresh_within)} old",
+        validate,
+    )
+    waiting_s = (facts.now_ns - facts.oldest_ns) / 1e9 if facts.oldest_ns else 0.0
+    yield condition(
+        "pending",
+        waiting_s <= demands.pending_within,
+        f"the oldest that waits is {_age(waiting_s)} old" if facts.oldest_ns else "nothing waits",
+        f"nothing older than {_age(demands.pending_within)}",
+        f"tracebridge ship --sink {facts.sink}",
+    )
+    yield condition(
+        "dead",
+        facts.dead == 0,
+        f"{facts.dead:,} dead letters",
+        "none that is unresolved",
+        f"tracebridge dead list --sink {facts.sink}, then `dead retry` or `dead discard`",
+    )
+    yield condition(
+        "paused",
+        not facts.paused,
+        f"paused: {facts.paused}" if facts.paused else "not paused",
+        "no sink paused",
+        "tracebridge doctor",
+    )
+    agrees_to_ramp = facts.left_behind == 0 or RAMP in accepted
+    yield condition(
+        RAMP,
+        agrees_to_ramp,
+        f"{facts.left_behind:,} sessions came in when the share was raised, and their past was not asked for"
+        + (", accepted" if facts.left_behind and agrees_to_ramp else "")
+        if facts.left_behind
+        else "nobody's past is left behind",
+        "the past of everybody who is in",
+        f"tracebridge migrate ramp --sink {facts.sink} --backfill, or accept it with --accept {RAMP}",
+    )
+    narrower = [name for name in narrowings(facts.policy, facts.replaced) if name not in accepted]
+    agreed = [name for name in narrowings(facts.policy, facts.replaced) if name in accepted]
+    words = [f"leaves out more by {', '.join(narrower)}"] if narrower else []
+    words += [f"{', '.join(agreed)} accepted"] if agreed else []
+    yield condition(
+        "policy",
+        not narrower,
+        "; ".join(words) or "leaves out nothing more",
+        "no narrower than what is switched off",
+        f"widen agent_trace.sinks.{facts.sink}.policy, or accept it with "
+        + " ".join(f"--accept {name}" for name in narrower),
+    )
+
+
+def _compared(facts: Facts) -> str:
+    counts = (
+        (facts.defective, "with findings"),
+        (facts.uncompared, "never compared"),
+        (facts.outdated, "written to since"),
+        (facts.other_rules, "compared under other rules"),
+    )
+    found = [f"{count:,} {words}" for count, words in counts if count]
+    young = f" ({facts.young:,} are younger than the newest validation, or open)" if facts.young else ""
+    return f"{facts.clean:,} of {facts.owed:,} sessions are clean" + "".join(f", {words}" for words in found) + young
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((DAY_S, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

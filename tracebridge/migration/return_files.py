@@ -1,0 +1,160 @@
+"""Brings back the sessions whose files a spool has deleted, from a backend that shows them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tracebridge.config import Settings, SinkSettings
+from tracebridge.delivery.records import Advance, Target
+from tracebridge.delivery.state import State
+from tracebridge.journal import layout
+from tracebridge.journal.opened import OpenedLog
+from tracebridge.journal.spooled import Spooled, SpooledLog
+from tracebridge.migration.tiers import MigrationError
+from tracebridge.policy import Policy
+from tracebridge.restore import Restoration, Restorer, Selection
+from tracebridge.session_stream import Cursor, head_of
+
+Progress = Callable[[int, int], None]
+PolicyOf = Callable[[str], Policy | None]
+
+
+class Returned(msgspec.Struct, frozen=True, kw_only=True):
+    """What bringing sessions back came to."""
+
+    sink: str
+    """Where they were read from."""
+    sessions: tuple[str, ...] = ()
+    """Those that are back."""
+    narrowed: dict[str, int] = {}
+    """By name, what they have less than the originals had."""
+    kept: tuple[str, ...] = ()
+    """Those that are there again, with later events: nothing is put over them, and their earlier part stays away."""
+    not_found: tuple[str, ...] = ()
+    """Those that the backend does not show."""
+    left: int = 0
+    """How many were not reached."""
+    trouble: str = ""
+    """Why."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything is back as it was."""
+        return not (self.narrowed or self.kept or self.not_found or self.left)
+
+
+def source_for(settings: Settings, name: str | None) -> SinkSettings | None:
+    """The sink that sessions are read back from: the one that was named, else that which is sent the most.
+
+    Raises:
+        MigrationError: the one that was named cannot be read back.
+    """
+    readable = [sink for sink in settings.enabled_sinks if sink.capabilities.readable]
+    if name is not None:
+        named = settings.sink(name)
+        if named is None or named.sink_type is None or named.settings is None or not named.capabilities.readable:
+            raise MigrationError(f"{settings.source}: {name} cannot be read back; name another sink with --from")
+        return named
+    return max(readable, key=lambda sink: _breadth(sink.policy), default=None)
+
+
+def return_files(
+    settings: Settings, state: State, sink: SinkSettings, policy_of: PolicyOf, progress: Progress | None = None
+) -> Returned:
+    """Bring back everything that the spool has deleted and that is not there again.
+
+    It may be killed at any moment and be called again. No sink is sent again what it had when the files went.
+
+    Raises:
+        TracebridgeError: the backend cannot be read at all, or the folder not be written to.
+    """
+    log = SpooledLog(settings.trace_dir)
+    spooled = log.sessions()
+    there = {name for name in spooled if os.path.lexists(settings.trace_dir / name)}
+    wanted = {one.session_id: one for name, one in spooled.items() if name not in there}
+    kept = [spooled[name].session_id for name in sorted(there)]
+    if not wanted:
+        return Returned(sink=sink.name, kept=tuple(kept))
+    staging = layout.state_folder(settings.trace_dir) / "returning"
+    restorer = Restorer(sink, staging, settings.capture, policy_of)
+    try:
+        restored = restorer.restore(Selection(session_ids=tuple(wanted)), skip_existing=True, progress=progress)
+    finally:
+        restorer.close()
+    back = []
+    for staged in layout.session_folders(staging):
+        one = spooled.get(staged.name)
+        if one is None:
+            continue
+        if _put_in_place(settings, state, staged, one):
+            back.append(one)
+        else:
+            kept.append(one.session_id)
+    log.forget({one.name for one in back})
+    if not restored.left:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Returned(
+        sink=sink.name,
+        sessions=tuple(one.session_id for one in back),
+        narrowed=_narrowed(restored),
+        kept=tuple(kept),
+        not_found=restored.not_found,
+        left=restored.left,
+        trouble=restored.trouble,
+    )
+
+
+def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spooled) -> bool:
+    """Move a restored session into the trace folder; False if a writer has begun it anew meanwhile."""
+    folder = settings.trace_dir / staged.name
+    if os.path.lexists(folder):
+        return False
+    number = state.folder(settings.trace_dir)
+    for target in state.targets():
+        cursor = _cursor_for(settings, state, target, layout.events_file(staged), spooled)
+        # before the file is there: nobody may find it and take it for new
+        if cursor is not None:
+            state.write_down(target.id, [], [Advance(folder=number, session_id=staged.name, cursor=cursor)], [])
+    staged.rename(folder)
+    OpenedLog(settings.trace_dir).append(staged.name)
+    return True
+
+
+def _cursor_for(settings: Settings, state: State, target: Target, events: Path, spooled: Spooled) -> Cursor | None:
+    """Where a target goes on in a session that is back; None if it gets it from its beginning, as if it were new."""
+    if state.known_since_ns(target.id) > spooled.gone_ns:
+        return None
+    if not target.off_since_ns or target.off_since_ns > spooled.gone_ns:
+        # it had taken all of it, and showed it if it can be read, or the session would not have gone
+        return _read_to_its_end(events)
+    sink = settings.sink(target.sink)
+    if sink is None or sink.sink_type is None or sink.settings is None or not sink.capabilities.readable:
+        return None
+    # it was switched off, and may have got the session before: once it is on again it is asked before it is sent
+    return Cursor(prior_end=events.stat().st_size)
+
+
+def _read_to_its_end(events: Path) -> Cursor:
+    with events.open("rb") as file:
+        count = sum(1 for _ in file)
+        # its events were counted when the first file went
+        return Cursor(offset=file.tell(), ordinal=count, earlier=-count, head=head_of(file))
+
+
+def _narrowed(restored: Restoration) -> dict[str, int]:
+    return {name: count for name, count in restored.totals.items() if name != "not_found"}
+
+
+def _breadth(policy: Policy) -> tuple[float, bool, bool, float]:
+    limit = policy.max_content_length
+    return (
+        policy.sample_rate,
+        policy.include_messages,
+        policy.include_thinking,
+        float("inf") if limit is None else limit,
+    )
