@@ -33,7 +33,8 @@ def test_a_shipper_that_follows_validates_and_tells_what_it_finds_once(
     delivered: Workplace, devserver: DevServer
 ) -> None:
     assert delivered.call("validations").stdout == (
-        f"nothing was validated yet\nlangfuse -> {devserver.url} as {devserver.public_key}: 0 sessions were compared and are clean\n"
+        f"nothing was validated yet\nlangfuse -> {devserver.url} as {devserver.public_key}: "
+        "0 sessions were compared and are clean\n"
     )
     turn = next(span for span in delivered.observed("langfuse") if span.kind == "turn" and span.session_id == "a")
     change_observation(devserver, turn, output="forged")
@@ -51,7 +52,12 @@ def test_a_shipper_that_follows_validates_and_tells_what_it_finds_once(
     assert first["scope"] == {"since_last": True}
     assert (first["summary"]["exit_code"], first["summary"]["sessions"]) == (1, 2)
     assert told["sinks"] == [
-        {"sink": "langfuse", "endpoint": devserver.url, "clean": 1, "defective": ["session-a"]},
+        {
+            "sink": "langfuse",
+            "endpoint": f"{devserver.url} as {devserver.public_key}",
+            "clean": 1,
+            "defective": ["session-a"],
+        },
     ]
     printed = delivered.call("validations", "--sink", "langfuse", "--last", "99").stdout
     assert "FINDINGS, 2 sessions (since_last True)" in printed
