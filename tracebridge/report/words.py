@@ -174,7 +174,7 @@ def moment(time_ns: int) -> str:
 def took(began_ns: int, ended_ns: int) -> str:
     """How long something took."""
     seconds = max(0, ended_ns - began_ns) / 1e9
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def without_credentials(endpoint: str) -> str:
