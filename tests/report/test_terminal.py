@@ -35,11 +35,11 @@ def test_findings_are_counted_by_class_the_worst_first_and_then_shown_with_what_
     assert lines[4:] == [
         "  missing    1  Recorded in the journal, and not there.",
         "  foreign    1  Another service's span in one of these traces. No defect.",
-        "  - missing: tool 'find_order' of session ada",
+        "  - missing: tool find_order of session ada",
         f"      trace {'a' * 32}, span {'b' * 16}",
         "      recorded: /t/session-ada/events.jsonl:7",
         "      to do: tracebridge ship",
-        "  - foreign: tool 'find_order' of session ada",
+        "  - foreign: tool find_order of session ada",
         f"      trace {'a' * 32}, span {'b' * 16}",
     ]
 

@@ -62,7 +62,7 @@ def _finding(finding: Finding) -> Element:
     named = [[element("dt", name), element("dd", fact)] for name, fact in facts.items() if fact is not None]
     return element(
         "article",
-        element("h5", f"{finding.span_kind} {finding.name}" if finding.name != finding.span_kind else finding.name),
+        element("h5", words.span_name(finding)),
         element("dl", named),
         [_difference(difference) for difference in finding.differences],
         class_="finding",

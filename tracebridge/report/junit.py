@@ -117,8 +117,7 @@ def _failure(verdict: Verdict, kind: str) -> Element:
 
 def _lines(finding: Finding) -> Iterator[str]:
     yield in_one_line(
-        f"{finding.span_kind} {finding.name} of session {finding.session_id}"
-        f" (trace {finding.trace_id}, span {finding.span_id})"
+        f"{words.span_name(finding)} of session {finding.session_id} (trace {finding.trace_id}, span {finding.span_id})"
     )
     fields = ", ".join(difference.field for difference in finding.differences)
     for label, value in (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Final, NamedTuple
 
-MOST_MATCHED: Final = 2_000
+MOST_MATCHED: Final = 500
 """Words on a side, between what is alike at both ends, up to which they are matched; more are marked as a whole.
 
 Matching takes up to the square of it.

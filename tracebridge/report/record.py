@@ -34,7 +34,7 @@ class SinkReport(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[DeclaredLoss, ...] = ()
     """All that the sink declares, whether they showed or not."""
     policy: tuple[str, ...] = ()
-    """What the sink's policy leaves out, as `include_thinking: false`; empty where it sends everything."""
+    """What limits what the sink is sent, as `include_thinking: false`; empty where it is sent everything."""
     days: tuple[Day, ...] = ()
     """The days on which owed sessions began, oldest first; days without any are left out."""
     validations: tuple[Validation, ...] = ()

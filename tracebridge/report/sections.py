@@ -84,9 +84,9 @@ def _table_of_facts(facts: Mapping[str, Child]) -> Element:
 
 def _policy(changed: tuple[str, ...]) -> Child:
     if not changed:
-        return "The sink is sent all that was recorded"
+        return "All that was recorded"
     rules: Child = [[element("code", one), " "] for one in changed]
-    return ["The sink is sent less than was recorded: ", rules]
+    return ["Of what was recorded, what these settings leave: ", rules]
 
 
 def _uncompared(verdict: Verdict) -> Child:

@@ -131,7 +131,7 @@ footer { padding-bottom: 4rem; }
   main, header.page, footer { max-width: none; padding: 0; }
   section.sink { padding: 0; border: 0; }
   .finding, .tiles, tr, .chart { break-inside: avoid; }
-  h2, h3, h4 { break-after: avoid; }
+  h2, h3, h4, h4 + p { break-after: avoid; }
   .badge { padding: 0; }
   .sign { grid-template-columns: 2fr 1fr 2fr; gap: 1.5rem; break-inside: avoid; }
 }

@@ -78,7 +78,7 @@ def _findings(verdict: Verdict) -> Iterator[str]:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    said = f"{finding.kind}: {finding.span_kind} {finding.name!r} of session {finding.session_id}"
+    said = f"{finding.kind}: {words.span_name(finding)} of session {finding.session_id}"
     yield from textwrap.wrap(
         in_one_line(f"  - {said}"), WIDTH, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from tracebridge.report.record import Report, SinkReport
+from tracebridge.validation.comparison import Finding
 from tracebridge.validation.verdict import Scope, Verdict
 
 CONFIDENCE: Final = 0.95
@@ -157,6 +158,11 @@ def most_defective(clean: int) -> float:
     """The share of sessions below which defects lie, with `CONFIDENCE`, if so many were drawn and all were clean."""
     # a larger share would have shown itself: (1 - share) ** clean is the chance that it did not
     return 1.0 - float((1.0 - CONFIDENCE) ** (1.0 / clean))
+
+
+def span_name(finding: Finding) -> str:
+    """`tool find_order`, and `turn` where the name says no more."""
+    return finding.span_kind if finding.name == finding.span_kind else f"{finding.span_kind} {finding.name}"
 
 
 def spans_by_kind(verdict: Verdict) -> str:
