@@ -48,7 +48,7 @@ def check(arguments: argparse.Namespace) -> int:
     if settings.defective_sinks:
         return 1
     sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
-    journal = "kept" if settings.keep_journal else "a spool, whose sessions are deleted once every sink has them"
+    journal = "kept" if settings.keep_journal else "a spool, which is emptied once every sink has it"
     print(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")
     return 0
 
