@@ -24,7 +24,7 @@ class Shell:
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self._bash = subprocess.Popen(
-            ["bash", "--noprofile", "--norc", "-m"],
+            ["bash", "--noprofile", "--norc"],
             cwd=folder,
             env=_environment(programs),
             stdin=subprocess.PIPE,
@@ -46,7 +46,7 @@ class Shell:
         One that goes on in the background has begun when it prints a line with `awaited`.
         """
         assert self._bash.stdin is not None
-        self._bash.stdin.write(f"{command}\necho; echo {_MARK} $? $!\n")
+        self._bash.stdin.write(f"{command}\nprintf '\\n{_MARK} %s %s\\n' $? $!\n")
         said: list[str] = []
         code: int | None = None
         deadline = time.monotonic() + TIMEOUT_S

@@ -55,6 +55,8 @@ def follow(folder: Path, replaced: Mapping[str, str], same_numbers: bool = True,
 
     A command with `without` in it is left out.
     """
+    if shutil.which("jq") is None:
+        pytest.skip("needs jq")
     shell = Shell(folder, make_programs(folder.parent / "programs"))
     ran: list[str] = []
     try:
@@ -147,3 +149,15 @@ def test_what_is_shown_and_was_not_printed_is_noticed() -> None:
     assert missing(["  equal      27"], printed, same_numbers=False) == []
     assert missing(["langfuse: FINDINGS (…)"], printed, same_numbers=False) == ["langfuse: FINDINGS (…)"]
     assert missing(["exit code 1"], ["exit code 2"], same_numbers=False) == ["exit code 1"]
+
+
+def test_a_command_that_fails_and_what_it_says_is_noticed(folder: Path) -> None:
+    shell = Shell(folder, make_programs(folder.parent / "programs"))
+    try:
+        assert shell.run("echo said; false") == (1, ["said"])
+        assert shell.run("printf 'without an end'") == (0, ["without an end"])
+        assert shell.run("tracebridge nonsense")[0] == 2
+        assert shell.run("sleep 60 & echo started", "started") == (0, ["started"])
+        assert shell.run("jobs %1")[0] == 0
+    finally:
+        shell.close()
