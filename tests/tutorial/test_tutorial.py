@@ -113,7 +113,7 @@ def test_every_command_does_what_the_page_shows(folder: Path, ports: dict[str, s
     ran = follow(folder, ports)
 
     assert len(ran) > 25
-    for command in ("backfill", "validate", "ship", "prune", "restore", "doctor"):
+    for command in ("backfill", "validate", "ship", "restore", "doctor"):
         assert any(f"tracebridge {command}" in line for line in ran)
     assert "Nothing is lost" in (folder / "report.html").read_text(encoding="utf-8")
     assert (folder / "report.xml").exists()
