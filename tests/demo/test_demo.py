@@ -62,7 +62,7 @@ def check_agreement(demo: Told) -> None:
     spans = Counter(KINDS.get(event["event_type"], event["event_type"]) for event in demo.events)
     expected = {kind: spans[kind] for kind in (*KINDS.values(), "thinking") if spans[kind]}
     for sink in ("langfuse", "otel"):
-        verdict = re.search(rf"{sink}: CLEAN .*\n +compared +(\d+) sessions, ([\d,]+) spans \((.*)\)\n", demo.text)
+        verdict = re.search(rf"{sink}: CLEAN .*\n +compared +(\d+) sessions, ([\d,]+) spans\n +(.*)\n", demo.text)
         assert verdict, demo.text
         counts = {kind: int(count.replace(",", "")) for count, kind in re.findall(r"(\d[\d,]*) (\w+)", verdict[3])}
         assert int(verdict[1]) == sessions

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    # a report says how it was made
+    arguments.line = shlex.join(["tracebridge", *(sys.argv[1:] if argv is None else argv)])
     try:
         return int(arguments.run(arguments))
     except TracebridgeError as error:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
 from tracebridge.cli.progress import progress
+from tracebridge.cli.reports import add_report_arguments, check_places, write_reports
 from tracebridge.cli.times import time_given
 
 if TYPE_CHECKING:
-    from tracebridge.validation import Finding, Verdict
+    from tracebridge.validation import Verdict
 
 _DESCRIPTION = """\
 Reads a backend back through its public API and compares it with the journal, span by span and field by field.
@@ -20,9 +19,6 @@ Reads a backend back through its public API and compares it with the journal, sp
 Exit codes: 0 only if every owed, closed session was compared and nothing was found; 1 something was found;
 2 not everything could be compared (nothing is owed, the backend is away, a session is still open): it says what.
 """
-
-_MOST_SHOWN = 20
-_MOST_CHARACTERS = 160
 
 
 def add_to(commands: Commands) -> None:
@@ -45,6 +41,7 @@ def add_to(commands: Commands) -> None:
         "--resend", action="store_true", help="have what is missing, though the backend has taken it, sent again"
     )
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    add_report_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,8 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         sample=arguments.sample,
         since_last=arguments.since_last,
     )
+    check_places(arguments)
+    sinks = chosen_sinks(settings, arguments.sink)
     verdicts = []
-    for sink in chosen_sinks(settings, arguments.sink):
+    for sink in sinks:
         validator = Validator(sink, settings.trace_dir)
         try:
             with progress(f"validating {sink.name}", "sessions") as bar:
@@ -73,59 +72,17 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for verdict in verdicts:
             print_verdict(verdict)
+    write_reports(arguments, settings.trace_dir, list(zip(sinks, verdicts, strict=True)))
     codes = {verdict.exit_code for verdict in verdicts}
     return 1 if 1 in codes else max(codes)
 
 
 def print_verdict(verdict: Verdict) -> None:
     """Print a verdict for people: what it is first, then what it rests on."""
-    words = {0: "CLEAN", 1: "FINDINGS", 2: "NOT EVERYTHING COULD BE COMPARED"}
-    print(f"{verdict.sink}: {words[verdict.exit_code]} ({verdict.endpoint})")
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(verdict.spans.items()))
-    print(f"  compared  {verdict.sessions:,} sessions, {verdict.expected:,} spans" + (f" ({kinds})" if kinds else ""))
-    if verdict.known_clean:
-        print(f"            {verdict.known_clean:,} more sessions were found clean before, and have not changed")
-    if verdict.scope.sample < 1.0:
-        print(f"  sample    of {verdict.drawn_from:,} sessions" + _proven(verdict))
-    print(f"  equal     {verdict.equal:,}")
-    for name, count in verdict.losses.items():
-        print(f"            {count:,} of them up to the declared loss {name}")
-    for name, count in verdict.policy.items():
-        print(f"  policy    {count:,} {name}")
-    for kind, count in sorted(verdict.counts.items()):
-        print(f"  {kind:<9} {count:,}")
-    if verdict.resent:
-        print(f"  {verdict.resent:,} missing spans are sent again by the next `tracebridge ship`, or by the agent")
-    for finding in verdict.findings[:_MOST_SHOWN]:
-        _print_finding(finding)
-    left = sum(verdict.counts.values()) - len(verdict.findings[:_MOST_SHOWN])
-    if left:
-        print(f"  … and {left:,} more: --json tells of up to 1,000 of each kind")
-    for uncompared in verdict.uncompared[:_MOST_SHOWN]:
-        session = f"session {uncompared.session_id}: " if uncompared.session_id else ""
-        print(f"  not compared: {session}{uncompared.reason}")
-    if len(verdict.uncompared) > _MOST_SHOWN:
-        print(f"  … and {len(verdict.uncompared) - _MOST_SHOWN:,} more not compared: --json tells all")
+    from tracebridge.report import terminal
 
-
-def _print_finding(finding: Finding) -> None:
-    print(
-        f"  - {finding.kind}: {finding.span_kind} {finding.name!r} of session {finding.session_id}"
-        f" (trace {finding.trace_id}, span {finding.span_id})"
-    )
-    for label, text in (("recorded", finding.journal), ("look at", finding.link), ("try", finding.command)):
-        if text:
-            print(f"      {label}: {text}")
-    for difference in finding.differences:
-        print(f"      {difference.field}")
-        print(f"        journal: {_shown(difference.expected)}")
-        print(f"        backend: {_shown(difference.observed)}")
-
-
-def _proven(verdict: Verdict) -> str:
-    if verdict.exit_code or not verdict.sessions:
-        return ""
-    return f"; with 95 % confidence at most {verdict.undetected:,} of them are not clean"
+    for line in terminal.lines(verdict):
+        print(line)
 
 
 def _share(text: str) -> float:
@@ -141,11 +98,6 @@ def _share(text: str) -> float:
     if not 0 < share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: write 5% or 0.05")
     return share
-
-
-def _shown(value: object) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}… ({len(text):,} characters)"
 
 
 def _for_scripts(verdict: Verdict) -> dict[str, object]:

@@ -1,0 +1,66 @@
+"""Coverage: of the sessions of each day, which were compared as they are now, and which of those are clean."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.workplace import ROOT
+from tracebridge.delivery.choice import Window
+from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.state import State
+from tracebridge.event import timestamp_ns
+from tracebridge.policy import Policy
+from tracebridge.report import Day
+from tracebridge.report.collect import policy_in_words
+from tracebridge.report.coverage import OwedSession, by_day, owed_sessions
+
+DAY_NS = 86_400 * 1_000_000_000
+
+
+def compared(session: str, size: int, defects: int = 0) -> Compared:
+    return Compared(folder=1, session=session, compared_ns=1, size=size, rules="", spans=1, defects=defects)
+
+
+def test_a_session_counts_as_compared_only_as_it_was_then_and_as_clean_only_without_defects() -> None:
+    owed = [OwedSession(1, name, day * DAY_NS, 100) for name, day in (("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 2))]
+    found = by_day(owed, [compared("a", 100), compared("b", 100, defects=2), compared("c", 99), compared("e", 100)])
+    assert found == (
+        Day(date="1970-01-01", owed=4, compared=2, clean=1),
+        Day(date="1970-01-03", owed=1, compared=1, clean=1),
+    )
+
+
+def test_a_session_of_the_same_name_in_another_folder_is_another_one() -> None:
+    (day,) = by_day([OwedSession(2, "a", 0, 100)], [compared("a", 100)])
+    assert day.compared == 0
+
+
+def test_what_is_owed_is_told_from_the_folders_their_windows_and_the_sampling(tmp_path: Path) -> None:
+    old = shutil.copytree(ROOT / "tests" / "data" / "legacy", tmp_path / "old")
+    (old / "session-empty").mkdir()
+    (old / "session-empty" / "events.jsonl").touch()
+    state = State(tmp_path / "state.sqlite")
+    try:
+        number = state.backfill(old, Window(timestamp_ns("2025-03-01"), timestamp_ns("2026-01-01")))
+        owed = {one.session: one for one in owed_sessions(state, Policy())}
+        assert "session-empty" not in owed
+        assert owed["session-gardener-1"] == OwedSession(
+            number,
+            "session-gardener-1",
+            timestamp_ns("2025-03-04T09:00:00Z"),
+            (old / "session-gardener-1" / "events.jsonl").stat().st_size,
+        )
+        assert list(owed_sessions(state, Policy(sample_rate=0.0))) == []
+        state.backfill(old, Window(0, 1))
+    finally:
+        state.close()
+
+
+def test_a_policy_is_told_by_what_it_changes() -> None:
+    assert policy_in_words(Policy()) == ()
+    assert policy_in_words(Policy(include_thinking=False, sample_rate=0.5, max_content_length=100)) == (
+        "sample_rate: 0.5",
+        "include_thinking: false",
+        "max_content_length: 100",
+    )

@@ -1,0 +1,79 @@
+"""Coverage over time: of the sessions that began on each day, how many are known to be at a backend."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from tracebridge import policy as policies
+from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.state import State
+from tracebridge.journal import layout
+from tracebridge.journal.reader import read_journal
+from tracebridge.policy import Policy
+from tracebridge.report.record import Day
+
+
+class OwedSession(NamedTuple):
+    """A session's journal that a sink is owed."""
+
+    folder: int
+    """The number of the folder of sessions."""
+    session: str
+    """The name of the session's own folder."""
+    began_ns: int
+    size: int
+    """Of the journal, in bytes."""
+
+
+def owed_sessions(state: State, policy: Policy) -> Iterator[OwedSession]:
+    """The sessions in the trace folder and in every backfilled one that a sink of this policy should hold.
+
+    Of each journal only the first event is read. What cannot be read, or holds none, has no day and is left out.
+    """
+    choice = Choice(state.choices())
+    for number, path in state.folders().items():
+        for folder in layout.session_folders(path):
+            events = layout.events_file(folder)
+            is_owed = policies.keeps_session(policy, layout.session_id_of(folder)) and choice.takes(number, events)
+            began = _began(events) if is_owed else None
+            if began is not None:
+                yield OwedSession(number, folder.name, *began)
+
+
+def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared]) -> tuple[Day, ...]:
+    """Count the sessions of each day. One that was written to since it was compared counts as not compared."""
+    known = {(one.folder, one.session): one for one in compared}
+    days: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for session in owed:
+        last = known.get((session.folder, session.session))
+        is_compared = last is not None and last.size >= session.size
+        is_clean = is_compared and last is not None and last.defects == 0
+        days[_day(session.began_ns)].append((is_compared, is_clean))
+    return tuple(
+        Day(
+            date=date,
+            owed=len(sessions),
+            compared=sum(is_compared for is_compared, _ in sessions),
+            clean=sum(is_clean for _, is_clean in sessions),
+        )
+        for date, sessions in sorted(days.items())
+    )
+
+
+def _began(events: Path) -> tuple[int, int] | None:
+    """When the first event of a journal happened, and the size of the journal."""
+    try:
+        with events.open("rb") as file:
+            began = next((line.event.time_ns for line in read_journal(file, 0) if line.event is not None), None)
+        return None if began is None else (began, events.stat().st_size)
+    except OSError:
+        return None
+
+
+def _day(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).date().isoformat()
