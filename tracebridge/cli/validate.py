@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tracebridge.cli import sides
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
 from tracebridge.cli.progress import progress
 
@@ -30,12 +31,15 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--sink", action="append", metavar="NAME", help="only this sink; may be given again")
     parser.add_argument("--session", metavar="ID", help="only this session")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    sides.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Validate."""
     from tracebridge.validation import Validator
 
+    if sides.is_asked_for(arguments):
+        return sides.run(arguments)
     settings = settings_of(arguments)
     verdicts = []
     for sink in chosen_sinks(settings, arguments.sink):
