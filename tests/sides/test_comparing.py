@@ -72,7 +72,7 @@ def two_sides(draw: st.DrawFn) -> tuple[list[Span], list[Span]]:
     first = draw(spans()) if draw(st.booleans()) else span()
     originals = [
         msgspec.structs.replace(one, trace_id=f"{number:032x}", span_id=f"{number % 3:016x}", fingerprint="0123")
-        for number, one in enumerate([first, *map(span, range(draw(st.integers(0, 6))))])
+        for number, one in enumerate([first, *map(span, range(draw(st.integers(2, 12))))])
     ]
     left = [changed(draw, one) for one in originals for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2])))]
     right = [changed(draw, one) for one in originals for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2])))]
@@ -86,7 +86,7 @@ def has_left_alone_twice(left: list[Span], right: list[Span]) -> bool:
     return any(count > 1 and of_right[ids] == 1 for ids, count in of_left.items())
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=SLOW, phases=PHASES)
+@settings(max_examples=6, deadline=None, suppress_health_check=SLOW, phases=PHASES)
 @given(two_sides().filter(lambda sides: not has_left_alone_twice(*sides)))
 def test_law_the_engine_says_what_comparing_in_memory_says(sides: tuple[list[Span], list[Span]]) -> None:
     verdict, wanted = compared(*sides, LOSSES), compare(*sides, LOSSES)
@@ -109,7 +109,7 @@ def is_alone_on_one_side(left: list[Span], right: list[Span]) -> bool:
     return not any(count > 1 and of_right[ids] > 1 for ids, count in of_left.items())
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=SLOW, phases=PHASES)
+@settings(max_examples=6, deadline=None, suppress_health_check=SLOW, phases=PHASES)
 @given(two_sides().filter(lambda sides: is_alone_on_one_side(*sides)))
 def test_law_the_other_way_round_it_says_the_same(sides: tuple[list[Span], list[Span]]) -> None:
     """What is missing one way is extra or a duplicate the other way; what is different or foreign stays so."""
@@ -140,3 +140,50 @@ def test_a_difference_in_any_field_is_found_named_and_shown() -> None:
     assert told(verdict.findings) == told(compare(originals.values(), others, ()).findings)
     assert verdict.fields == dict.fromkeys(sorted(OTHER_VALUES), 1)
     assert verdict.exit_code == 1
+
+
+def test_each_loss_is_counted_where_it_was_needed_and_nowhere_else() -> None:
+    left = [span(number) for number in range(6)]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"start_ns": span().start_ns + 1},
+        {"tags": ("a",)},
+        {"tags": ("a",), "end_ns": span().end_ns + 1},
+        {"turn": 1},
+        {"turn": 1, "tags": ("a",), "start_ns": span().start_ns + 1},
+    ]
+    right = [msgspec.structs.replace(one, **change) for one, change in zip(left, changes, strict=True)]
+    verdict = compared(left, right, LOSSES)
+    assert verdict.losses == compare(left, right, LOSSES).losses == {"time-in-milliseconds": 2, "no-tags": 2}
+    assert (verdict.equal, verdict.counts, verdict.fields) == (4, {"different": 2}, {"turn": 2})
+
+
+def test_an_id_that_both_sides_have_more_than_once_is_compared_copy_by_copy() -> None:
+    left = [span(1), span(1, turn=1), span(2)]
+    right = [span(1, turn=1), span(1), span(1, turn=2), span(2)]
+    verdict = compared(left, right)
+    assert told(verdict.findings) == told(compare(left, right, ()).findings)
+    assert (verdict.equal, verdict.counts) == (3, {"duplicate": 1})
+
+
+def test_findings_beyond_those_that_are_shown_are_counted() -> None:
+    left, right = [span(number) for number in range(30)], [span(number, turn=1) for number in range(20)]
+    verdict = compare_sides(side(left), side(right, name="b"), shown=3)
+    assert (verdict.counts, verdict.fields) == ({"different": 20, "missing": 10}, {"turn": 20})
+    assert Counter(finding.kind for finding in verdict.findings) == {"different": 3, "missing": 3}
+    assert [finding.trace_id for finding in verdict.findings] == [span(n).trace_id for n in (0, 1, 2, 20, 21, 22)]
+
+
+def test_spans_without_a_mark_are_foreign_on_either_side_unless_all_of_the_side_is_ours() -> None:
+    unmarked = [span(1, fingerprint="")]
+    assert compare_sides(side(unmarked), side([span(2)])).counts == {"extra": 1, "foreign": 1}
+    assert compare_sides(side([span(2)]), side(unmarked)).counts == {"foreign": 1, "missing": 1}
+    assert compare_sides(side(unmarked, is_ours=True), side([])).counts == {"missing": 1}
+
+
+@pytest.mark.parametrize("text", ["half a \ud800", "\x00", "\ud83d\ude00"])
+def test_texts_that_are_no_unicode_are_compared_and_shown(text: str) -> None:
+    odd = span(1, session_id=text, output=text, metadata={text: 1})
+    assert compared([odd], [odd]).equal == 1
+    verdict = compared([odd], [span(1)])
+    assert verdict.fields == {"metadata": 1, "output": 1, "session_id": 1}
