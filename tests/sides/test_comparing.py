@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.validation.test_comparison import MILLISECONDS, OTHER_VALUES, span
-from tracebridge.sides import Notes, Side, SidesVerdict, compare_sides
+from tracebridge.errors import ConfigurationError
+from tracebridge.sides import Notes, Settings, Side, SidesVerdict, compare_sides
 from tracebridge.sink import Loss
 from tracebridge.span import Span
 from tracebridge.testing.strategies import spans
@@ -187,3 +190,15 @@ def test_texts_that_are_no_unicode_are_compared_and_shown(text: str) -> None:
     assert compared([odd], [odd]).equal == 1
     verdict = compared([odd], [span(1)])
     assert verdict.fields == {"metadata": 1, "output": 1, "session_id": 1}
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ConfigurationError, match=r"gone: the two sides cannot be written there .* \$TMPDIR"):
+        compared([span()], [span()])
+
+
+def test_an_engine_without_enough_memory_says_what_to_do() -> None:
+    many = [span(number) for number in range(200)]
+    with pytest.raises(ConfigurationError, match=r"duckdb gave up comparing .* --memory-mb"):
+        compare_sides(side(many), side(many), Settings(memory_mb=1))

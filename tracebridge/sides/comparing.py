@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
 
+from tracebridge.errors import ConfigurationError
 from tracebridge.sides.digest import FIELDS, default_value
 from tracebridge.sides.engine import Engine, Group, Settings, missing
 from tracebridge.sides.side import Notes, Side
@@ -92,40 +93,58 @@ def compare_sides(
     Raises:
         MissingExtraError: the engine's packages, or those of a side, are not installed.
         BackendError: a side cannot be read to its end.
-        ConfigurationError: a side is not there, or the engine does not start.
+        ConfigurationError: a side is not there, or the engine does not start, or lacks memory or room on the disk.
     """
     settings = settings or Settings()
     try:
         from tracebridge.sides.rows import RowFile
     except ImportError as error:
         raise missing(error) from error
+    try:
+        with tempfile.TemporaryDirectory(prefix="tracebridge-sides-") as folder:
+            return _compared(left, right, settings, Path(folder), RowFile, shown, progress)
+    except OSError as error:
+        # what a side reads of files is its own to tell
+        raise ConfigurationError(
+            f"{tempfile.gettempdir()}: the two sides cannot be written there ({error}); it takes room for both: make "
+            "some, or name another folder in $TMPDIR"
+        ) from error
+
+
+def _compared(
+    left: Side,
+    right: Side,
+    settings: Settings,
+    folder: Path,
+    row_file: type[RowFile],
+    shown: int | None,
+    progress: Progress | None,
+) -> SidesVerdict:
     losses = tuple({loss.name: loss for loss in (*left.losses, *right.losses)}.values())
-    with tempfile.TemporaryDirectory(prefix="tracebridge-sides-") as name:
-        folder = Path(name)
-        engine = Engine(settings, folder)
-        try:
-            files, notes = [], Notes()
-            for place, side in (("left", left), ("right", right)):
-                rows = RowFile(folder / f"{place}.parquet", losses, is_ours=side.is_ours)
-                for spans in rows.write(side.read(notes)):
-                    if progress is not None:
-                        progress(side.name, spans)
-                files.append(rows)
-            tally = _Tally(files[0], files[1], losses, shown)
-            for group in _by_ids(engine.compare(files[0], files[1], len(losses), notes.left_out, shown)):
-                tally.add(group)
-        finally:
-            engine.close()
-        return SidesVerdict(
-            left=left.name,
-            right=right.name,
-            engine=settings.engine,
-            spans=dict(sorted(files[0].kinds.items())),
-            declared={loss.name: loss.words for loss in losses},
-            uncompared=notes.uncompared(),
-            findings=tally.findings(),
-            **tally.totals(),
-        )
+    engine = Engine(settings, folder)
+    try:
+        files, notes = [], Notes()
+        for place, side in (("left", left), ("right", right)):
+            rows = row_file(folder / f"{place}.parquet", losses, is_ours=side.is_ours)
+            for spans in rows.write(side.read(notes)):
+                if progress is not None:
+                    progress(side.name, spans)
+            files.append(rows)
+        tally = _Tally(files[0], files[1], losses, shown)
+        for group in _by_ids(engine.compare(files[0], files[1], len(losses), notes.left_out, shown)):
+            tally.add(group)
+    finally:
+        engine.close()
+    return SidesVerdict(
+        left=left.name,
+        right=right.name,
+        engine=settings.engine,
+        spans=dict(sorted(files[0].kinds.items())),
+        declared={loss.name: loss.words for loss in losses},
+        uncompared=notes.uncompared(),
+        findings=tally.findings(),
+        **tally.totals(),
+    )
 
 
 def _by_ids(groups: Iterable[Group]) -> Iterator[list[Group]]:

@@ -76,12 +76,22 @@ class Engine:
 
         Groups come ordered by kind and, where they are shown, by ids. Of each kind of finding `shown` pairs are shown,
         all if None, and of `crowded` always all.
+
+        Raises:
+            ConfigurationError: the engine gave up, for lack of memory, say.
         """
-        tables = [self._connection.read_parquet(str(rows.path)) for rows in (left, right)]
-        expression = outcome(tables[0], tables[1], left.used | right.used, losses, without, shown)
-        for batch in self._connection.to_pyarrow_batches(expression):
-            for row in batch.to_pylist():
-                yield Group(**row)
+        try:
+            tables = [self._connection.read_parquet(str(rows.path)) for rows in (left, right)]
+            expression = outcome(tables[0], tables[1], left.used | right.used, losses, without, shown)
+            for batch in self._connection.to_pyarrow_batches(expression):
+                for row in batch.to_pylist():
+                    yield Group(**row)
+        except Exception as error:  # each engine has errors of its own
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise ConfigurationError(
+                f"{self._settings.engine} gave up comparing ({reason}); give it more memory with "
+                f"--memory-mb (now {self._settings.memory_mb}), or more room for what does not fit, in $TMPDIR"
+            ) from error
 
 
 def outcome(
