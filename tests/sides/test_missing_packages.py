@@ -18,6 +18,8 @@ sys.exit(main(["validate", "--left", "folder:.", "--right", "folder:."]))
 
 
 def test_what_to_install_is_said(tmp_path: Path) -> None:
+    (tmp_path / "session-s").mkdir()
+    (tmp_path / "session-s" / "events.jsonl").write_text("")
     ran = subprocess.run(
         [sys.executable, "-c", WITHOUT], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )

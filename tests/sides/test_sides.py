@@ -123,6 +123,7 @@ def test_people_are_told_what_differs_and_where(delivered: Workplace, tmp_path: 
         (["--left", "folder:.", "--right", "nonsense"], "'nonsense' names no side"),
         (["--left", "folder:.", "--right", "tape:x"], "'tape' is not known"),
         (["--left", "folder:.", "--right", "folder:nowhere"], "there is no folder nowhere"),
+        (["--left", "folder:.", "--right", "folder:session-s"], "no `session-<id>` folder lies in session-s"),
         (["--left", "folder:.", "--right", "sink:nobody"], "there is no sink called 'nobody'"),
         (["--left", "folder:.", "--right", "spans:nowhere.jsonl"], "nowhere.jsonl is not there"),
         (["--left", "folder:.", "--right", "otel-export:."], "reads no exports of the sink type 'otel'"),
@@ -132,20 +133,22 @@ def test_people_are_told_what_differs_and_where(delivered: Workplace, tmp_path: 
     ],
 )
 def test_what_cannot_be_compared_is_told_with_what_to_do(run: Run, arguments: list[str], words: str) -> None:
-    Path("x.jsonl").write_text("")
+    Path("session-s").mkdir()
+    Path("session-s/events.jsonl").write_text("")
     ran = run("validate", *arguments)
     assert ran.code == 2
     assert words in ran.err
 
 
 def test_having_compared_nothing_is_no_pass(run: Run) -> None:
-    ran = run("validate", "--left", "folder:.", "--right", "folder:.")
+    Path("x.jsonl").write_text("")
+    ran = run("validate", "--left", "spans:x.jsonl", "--right", "spans:x.jsonl")
     assert ran.code == 2
     assert "neither side has a span" in ran.out
 
 
 def test_a_dump_that_is_none_is_told_by_its_line(run: Run) -> None:
     Path("x.jsonl.gz").write_bytes(gzip.compress(b'{"kind": "turn"}\n'))
-    ran = run("validate", "--left", "folder:.", "--right", "spans:x.jsonl.gz")
+    ran = run("validate", "--left", "spans:x.jsonl.gz", "--right", "spans:x.jsonl.gz")
     assert ran.code == 2
     assert "x.jsonl.gz, line 1: no span" in ran.err

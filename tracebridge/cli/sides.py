@@ -112,10 +112,11 @@ def print_sides(verdict: SidesVerdict) -> None:
         print(f"  {kind:<9} {count:,}")
     for field, count in verdict.fields.items():
         print(f"            {count:,} in {field}")
-    for finding in verdict.findings[:_MOST_PRINTED]:
+    printed, found = verdict.findings[:_MOST_PRINTED], sum(verdict.counts.values())
+    for finding in printed:
         _print_finding(finding)
-    if sum(verdict.counts.values()) > _MOST_PRINTED:
-        print(f"  … {_MOST_PRINTED} of {sum(verdict.counts.values()):,} are shown: --json and --examples N tell more")
+    if found > len(printed):
+        print(f"  … {len(printed)} of {found:,} are shown: --json and --examples N tell more")
     for uncompared in verdict.uncompared[:_MOST_PRINTED]:
         session = f"session {uncompared.session_id}: " if uncompared.session_id else ""
         print(f"  not compared: {session}{uncompared.reason}")

@@ -21,10 +21,12 @@ def folder_side(name: str, folder: Path, policy: Policy) -> Side:
     """The sessions of `folder` that `policy` keeps, and of each what it leaves.
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: there is no such folder, or no session in it.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{name}: there is no folder {folder}; name one that holds `session-<id>` folders")
+    if next(iter(layout.session_folders(folder)), None) is None:
+        raise ConfigurationError(f"{name}: no `session-<id>` folder lies in {folder}; name the folder that holds them")
     return Side(name=name, read=partial(_spans, folder, policy), is_ours=True)
 
 
