@@ -49,7 +49,7 @@ $(LOWEST)/.installed: pyproject.toml constraints.txt constraints-lowest.txt
 	@awk -F '==' '/^#/ { next } NR == FNR { lowest[tolower($$1)]; print; next } !(tolower($$1) in lowest)' \
 	    constraints-lowest.txt constraints.txt > $(LOWEST)/constraints.txt
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(LOWEST)/constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	    $(LOWEST)/bin/python -m pip install --quiet --editable '.[all,testing]' $(BESIDE) \
+	    $(LOWEST)/bin/python -m pip install --quiet --editable '.[all,compare,testing]' $(BESIDE) \
 	    pytest-randomly pytest-timeout pytest-xdist
 	@touch $@
 

@@ -166,7 +166,8 @@ def test_the_wheel_says_what_it_needs_and_what_it_offers(wheel: Path) -> None:
     always = {re.split(r"[^A-Za-z0-9-]", entry)[0] for entry in requirements if "extra ==" not in entry}
 
     assert {name.lower() for name in always} == {"msgspec", "pyyaml"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"all", "dev", "devserver", "langfuse", "otel", "testing"}
+    extras = {"all", "compare", "dev", "devserver", "langfuse", "otel", "spark", "testing"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert metadata["License-Expression"] == "MIT"
     assert "licenses/LICENSE" in names
     assert dict(entry_points["tracebridge.sinks"]) == {

@@ -169,10 +169,29 @@ class ComputingReader(Protocol):
         ...
 
 
+class Export(Protocol):
+    """Files that a backend has exported, as spans."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What these files are known not to hold: the backend's own losses, and what was left out of the export."""
+        ...
+
+    def read(self) -> Iterator[Span]:
+        """Yield a span for every row, in memory that does not grow with their number; as `Reader.read` otherwise.
+
+        Raises:
+            BackendError: a file cannot be read, or holds what is no such export: names the file and the line.
+        """
+        ...
+
+
 class SinkType(Protocol):
     """What an entry point of the group `tracebridge.sinks` names: one kind of sink, not yet opened.
 
-    Its module MUST be cheap to import: no vendor package at import time.
+    Its module MUST be cheap to import: no vendor package at import time. It MAY have a method more:
+    `open_export(files: Sequence[Path]) -> Export`, which looks at a backend's exported files so that `validate` can
+    compare them.
     """
 
     @property

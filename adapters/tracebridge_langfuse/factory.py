@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, cast
 
 import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
-from tracebridge.sink import Capabilities, Reader, Sink
+from tracebridge.sink import Capabilities, Export, Reader, Sink
 from tracebridge_langfuse.configuration import ENVIRONMENT, LangfuseSettings
 from tracebridge_otlp.secrecy import without_credentials
 
@@ -73,6 +74,12 @@ class LangfuseSinkType:
         except ImportError as error:
             raise _missing(error) from error
         return LangfuseReader(_own(settings))
+
+    def open_export(self, files: Sequence[Path]) -> Export:
+        """Files of LangFuse's blob-storage export."""
+        from tracebridge_langfuse.export import LangfuseExport
+
+        return LangfuseExport.open(files)
 
     def diagnose(self, settings: msgspec.Struct, timeout_s: float) -> Iterator[Check]:
         """What can be told of the server before anything is sent to it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from tracebridge.cli import sides
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.cli.reports import add_report_arguments, check_places, write_reports
@@ -42,12 +43,15 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     add_report_arguments(parser)
+    sides.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Validate."""
     from tracebridge.validation import Scope, Validator
 
+    if sides.is_asked_for(arguments):
+        return sides.run(arguments)
     settings = settings_of(arguments)
     scope = Scope(
         session_id=arguments.session,

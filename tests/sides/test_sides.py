@@ -1,0 +1,154 @@
+"""Folders, live backends, exports and dumps as sides, from the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.delivery.rig import write_session
+from tests.langfuse.test_export import row_of, written
+from tests.workplace import Workplace, langfuse, otel
+from tracebridge.devserver import DevServer
+
+pytest.importorskip("ibis", reason="needs the extra `compare`")
+
+SESSIONS = ("s1", "s2")
+SPANS = 6
+
+
+@pytest.fixture
+def delivered(tmp_path: Path, devserver: DevServer) -> Workplace:
+    """Two sessions, delivered to both backends."""
+    workplace = Workplace(tmp_path / "here", {"langfuse": langfuse(devserver), "otel": otel(devserver)})
+    for name in SESSIONS:
+        write_session(workplace.trace_dir, name, turns=1, at="2026-02-01T10:00:00.000Z")
+    assert workplace.call("ship").returncode == 0
+    return workplace
+
+
+def compared(workplace: Workplace, left: str, right: str, *options: str | Path) -> tuple[int, dict[str, Any]]:
+    ran = workplace.call("validate", "--left", left, "--right", right, "--json", *options)
+    assert ran.stderr == ""
+    return ran.returncode, json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("folder:{traces}", "folder:{traces}"),
+        ("folder:{traces}", "sink:langfuse"),
+        ("folder:{traces}", "sink:otel"),
+        ("sink:langfuse", "sink:otel"),
+        ("sink:otel", "folder:{traces}"),
+    ],
+)
+def test_any_two_sides_that_hold_the_same_are_equal(delivered: Workplace, left: str, right: str) -> None:
+    addresses = (address.format(traces=delivered.trace_dir) for address in (left, right))
+    code, told = compared(delivered, *addresses)
+    assert (code, told["expected"], told["observed"], told["equal"]) == (0, SPANS, SPANS, SPANS)
+
+
+def test_what_one_folder_lacks_is_missing_one_way_and_extra_the_other(delivered: Workplace, tmp_path: Path) -> None:
+    write_session(tmp_path / "copy", "s1", turns=1, at="2026-02-01T10:00:00.000Z")
+    here, copy = f"folder:{delivered.trace_dir}", f"folder:{tmp_path / 'copy'}"
+    assert compared(delivered, here, copy)[1]["counts"].keys() == {"missing"}
+    assert compared(delivered, copy, here)[1]["counts"].keys() == {"extra"}
+
+
+def test_a_session_that_is_still_written_is_compared_on_neither_side(delivered: Workplace, tmp_path: Path) -> None:
+    journal = delivered.trace_dir / "session-s2" / "events.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    write_session(tmp_path / "copy", "s1", turns=1, at="2026-02-01T10:00:00.000Z")
+    (tmp_path / "copy" / "session-s2").mkdir()
+    now = json.loads(lines[0]) | {"timestamp": "2999-01-01T00:00:00.000Z"}
+    (tmp_path / "copy" / "session-s2" / "events.jsonl").write_text(json.dumps(now) + "\n")
+    code, told = compared(delivered, f"folder:{delivered.trace_dir}", f"folder:{tmp_path / 'copy'}")
+    assert (code, told["equal"], told["counts"]) == (2, SPANS // 2, {})
+    assert [(one["session_id"], one["reason"]) for one in told["uncompared"]] == [
+        ("s2", "still open: its last run has not ended")
+    ]
+
+
+@pytest.mark.parametrize("name", ["kept.jsonl", "kept.jsonl.gz"])
+def test_what_a_backend_shows_can_be_kept_and_compared_again(delivered: Workplace, tmp_path: Path, name: str) -> None:
+    kept = tmp_path / name
+    assert compared(delivered, f"folder:{delivered.trace_dir}", "sink:langfuse", "--save-right", kept)[0] == 0
+    code, told = compared(delivered, f"folder:{delivered.trace_dir}", f"spans:{kept}", "--as", "langfuse")
+    assert (code, told["equal"]) == (0, SPANS)
+
+
+def test_an_export_is_compared_with_the_journal(delivered: Workplace, tmp_path: Path) -> None:
+    spans = delivered.observed("langfuse")
+    (tmp_path / "export" / "observations_v2").mkdir(parents=True)
+    written(tmp_path / "export" / "observations_v2", "2026-02-02.jsonl.gz", map(row_of, spans[1:]))
+    here, export = f"folder:{delivered.trace_dir}", f"langfuse-export:{tmp_path / 'export'}"
+    code, told = compared(delivered, here, export, "--as", "langfuse")
+    assert (code, told["equal"], told["counts"]) == (1, SPANS - 1, {"missing": 1})
+    assert [finding["span_id"] for finding in told["findings"]] == [spans[0].span_id]
+    assert "time-in-milliseconds" in told["declared"]
+
+
+def test_journals_are_read_under_the_policy_of_the_sink_that_is_the_other_side(
+    tmp_path: Path, devserver: DevServer
+) -> None:
+    sink = langfuse(devserver, policy={"include_messages": False})
+    workplace = Workplace(tmp_path / "here", {"langfuse": sink})
+    write_session(workplace.trace_dir, "s1", turns=1, at="2026-02-01T10:00:00.000Z")
+    assert workplace.call("ship").returncode == 0
+    assert compared(workplace, f"folder:{workplace.trace_dir}", "sink:langfuse")[0] == 0
+
+
+def test_people_are_told_what_differs_and_where(delivered: Workplace, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    here = f"folder:{delivered.trace_dir}"
+    compared(delivered, here, here, "--save-left", kept)
+    kept.write_text(kept.read_text().replace('"name":"turn"', '"name":"other"'))
+    ran = delivered.call("validate", "--left", here, "--right", f"spans:{kept}")
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("FINDINGS: folder:")
+    assert "2 in name" in ran.stdout
+    assert 'left:  "turn"' in ran.stdout
+    assert 'right: "other"' in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--left", "folder:."], "name both"),
+        (["--left", "folder:.", "--right", "nonsense"], "'nonsense' names no side"),
+        (["--left", "folder:.", "--right", "tape:x"], "'tape' is not known"),
+        (["--left", "folder:.", "--right", "folder:nowhere"], "there is no folder nowhere"),
+        (["--left", "folder:.", "--right", "folder:session-s"], "no `session-<id>` folder lies in session-s"),
+        (["--left", "folder:.", "--right", "sink:nobody"], "there is no sink called 'nobody'"),
+        (["--left", "folder:.", "--right", "spans:nowhere.jsonl"], "nowhere.jsonl is not there"),
+        (["--left", "folder:.", "--right", "otel-export:."], "reads no exports of the sink type 'otel'"),
+        (["--left", "folder:.", "--right", "folder:.", "--master", "local"], "add --engine spark"),
+        (["--left", "folder:.", "--right", "folder:.", "--session", "s"], "leave them out"),
+        (["--engine", "duckdb"], "name both"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_with_what_to_do(run: Run, arguments: list[str], words: str) -> None:
+    Path("session-s").mkdir()
+    Path("session-s/events.jsonl").write_text("")
+    ran = run("validate", *arguments)
+    assert ran.code == 2
+    assert words in ran.err
+
+
+def test_having_compared_nothing_is_no_pass(run: Run) -> None:
+    Path("x.jsonl").write_text("")
+    ran = run("validate", "--left", "spans:x.jsonl", "--right", "spans:x.jsonl")
+    assert ran.code == 2
+    assert "neither side has a span" in ran.out
+
+
+def test_a_dump_that_is_none_is_told_by_its_line(run: Run) -> None:
+    Path("x.jsonl.gz").write_bytes(gzip.compress(b'{"kind": "turn"}\n'))
+    ran = run("validate", "--left", "spans:x.jsonl.gz", "--right", "spans:x.jsonl.gz")
+    assert ran.code == 2
+    assert "x.jsonl.gz, line 1: no span" in ran.err

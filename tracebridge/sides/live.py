@@ -1,0 +1,43 @@
+"""A live backend as a side: everything that a sink's reader shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from tracebridge.config import SinkSettings
+from tracebridge.diagnosis import is_probe
+from tracebridge.errors import ConfigurationError
+from tracebridge.sides.side import Notes, Side
+from tracebridge.sink import Query
+from tracebridge.span import Span
+
+_A_DAY_NS: Final = 86_400 * 1_000_000_000
+"""Clocks are not all the same: what seems to begin a day from now is read, too."""
+
+
+def live_side(name: str, sink: SinkSettings) -> Side:
+    """What the sink's backend shows, but for the probes of `tracebridge doctor`.
+
+    Raises:
+        ConfigurationError: the sink cannot be read back.
+    """
+    if sink.sink_type is None or sink.settings is None:
+        raise ConfigurationError(f"{name}: cannot be read: {sink.defect or 'its settings are not complete'}")
+    if not sink.capabilities.readable:
+        raise ConfigurationError(
+            f"{name}: cannot be read back, so it cannot be a side; an OpenTelemetry sink needs `reader:`"
+        )
+    return Side(name=name, read=partial(_spans, sink), losses=sink.capabilities.losses)
+
+
+def _spans(sink: SinkSettings, notes: Notes) -> Iterator[Span]:
+    reader = sink.open_reader()
+    try:
+        for span in reader.read(Query(start_ns=0, end_ns=time.time_ns() + _A_DAY_NS)):
+            if not is_probe(span.session_id):
+                yield span
+    finally:
+        reader.close()
