@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
@@ -148,26 +149,43 @@ def test_what_is_missing_on_one_side_is_surplus_on_the_other(left: list[int], ri
     assert there.observed == len(right)
 
 
-MIRRORED = {"missing": "extra", "extra": "missing", "duplicate": "missing", "different": "different"}
-
-
-@given(
-    left=st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), unique_by=lambda one: one[0]),
-    right=st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab")), unique_by=lambda one: one[0]),
-    chance=st.randoms(use_true_random=False),
+SEVERAL = st.lists(
+    st.builds(
+        lambda number, name, output, shift: span(number, name=name, output=output, start_ns=span().start_ns + shift),
+        st.integers(1, 3),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([None, 1, 1.0]),
+        st.sampled_from([0, 1, 1_000_000]),
+    ),
+    max_size=6,
 )
-def test_from_the_other_side_missing_is_extra_and_different_is_different(
-    left: list[tuple[int, str]], right: list[tuple[int, str]], chance: Any
-) -> None:
-    here = [span(number, output=output) for number, output in left]
-    there = [span(number, output=output) for number, output in right]
-    findings = compare(here, there, ()).findings
-    chance.shuffle(here)
-    chance.shuffle(there)
-    mirrored = compare(there, here, ()).findings
-    assert sorted((MIRRORED[one.kind], one.span_id) for one in findings) == sorted(
-        (one.kind, one.span_id) for one in mirrored
-    )
-    assert {one.span_id: one.differences[0].expected for one in findings if one.differences} == {
-        one.span_id: one.differences[0].observed for one in mirrored if one.differences
-    }
+
+
+@given(SEVERAL, SEVERAL, st.randoms(use_true_random=False))
+def test_the_order_of_reading_does_not_matter(left: list[Span], right: list[Span], random: Random) -> None:
+    before = compare(left, right, (MILLISECONDS,))
+    random.shuffle(left)
+    random.shuffle(right)
+    after = compare(left, right, (MILLISECONDS,))
+    assert sorted(map(repr, after.findings)) == sorted(map(repr, before.findings))
+    assert (after.equal, after.losses) == (before.equal, before.losses)
+
+
+@given(SEVERAL, SEVERAL)
+def test_right_to_left_mirrors_left_to_right(left: list[Span], right: list[Span]) -> None:
+    there, back = compare(left, right, (MILLISECONDS,)), compare(right, left, (MILLISECONDS,))
+    assert (there.equal, there.losses) == (back.equal, back.losses)
+    changed = [[finding.differences for finding in side.findings if finding.differences] for side in (there, back)]
+    assert [
+        {(one.field, repr(one.expected), repr(one.observed)) for one in differences} for differences in changed[0]
+    ] == [{(one.field, repr(one.observed), repr(one.expected)) for one in differences} for differences in changed[1]]
+    for one, other in ((there, back), (back, there)):
+        lacking = [finding.span_id for finding in one.findings if finding.kind == "missing"]
+        surplus = [finding.span_id for finding in other.findings if finding.kind in ("extra", "duplicate")]
+        assert lacking == surplus
+
+
+def test_a_copy_that_is_equal_up_to_a_loss_is_taken_for_the_span_before_one_with_fewer_differences() -> None:
+    cut = MILLISECONDS.apply(span())
+    comparison = compare([span()], [span(name="other"), cut], (MILLISECONDS,))
+    assert (comparison.equal, [finding.kind for finding in comparison.findings]) == (1, ["duplicate"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,6 +18,9 @@ FindingKind = Literal["missing", "pending", "extra", "foreign", "duplicate", "di
 accepted and does not show within the deadline. `extra`: sent by tracebridge and not expected. `foreign`: another
 service's span in one of our traces, which is no defect. `duplicate`: there more often than expected. `different`: a
 field differs."""
+
+DEFECTS: Final = ("missing", "extra", "duplicate", "different")
+"""The kinds of finding that speak against a backend."""
 
 COMPARED_FIELDS: Final = tuple(name for name in Span.__struct_fields__ if name != "fingerprint")
 """Every field of a span but the fingerprint, which names the rules that the expectation was computed under."""
@@ -65,24 +69,20 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def defects(self) -> tuple[Finding, ...]:
-        """The findings that speak against the backend: all but foreign spans."""
-        return tuple(finding for finding in self.findings if finding.kind != "foreign")
+        """The findings that speak against the backend."""
+        return tuple(finding for finding in self.findings if finding.kind in DEFECTS)
 
 
 def compare(expected: Iterable[Span], observed: Iterable[Span], losses: Sequence[Loss]) -> Comparison:
     """Compare spans by their ids, field by field; the order in which they come does not matter."""
     wanted, found = _by_id(expected), _by_id(observed)
+    expected_count, observed_count = sum(map(len, wanted.values())), sum(map(len, found.values()))
     findings: list[Finding] = []
     met: dict[str, int] = defaultdict(int)
     equal = 0
     for span_id in sorted(wanted.keys() | found.keys()):
-        copies = found.get(span_id, [])
-        for span in wanted.get(span_id, []):
-            if not copies:
-                findings.append(_finding("missing", span))
-                continue
-            match = min(copies, key=lambda copy: len(_differing(span, copy)))
-            copies.remove(match)
+        wanted_here, copies = wanted.get(span_id, []), found.get(span_id, [])
+        for span, match in _matched(wanted_here, copies, losses):
             differences, names = _difference(span, match, losses)
             if differences:
                 findings.append(_finding("different", span, differences))
@@ -90,10 +90,11 @@ def compare(expected: Iterable[Span], observed: Iterable[Span], losses: Sequence
             equal += 1
             for name in names:
                 met[name] += 1
+        findings += [_finding("missing", span) for span in wanted_here]
         findings += [_finding(_surplus_kind(copy, span_id in wanted), copy) for copy in copies]
     return Comparison(
-        expected=sum(map(len, wanted.values())),
-        observed=equal + sum(finding.kind != "missing" for finding in findings),
+        expected=expected_count,
+        observed=observed_count,
         equal=equal,
         losses=dict(sorted(met.items())),
         findings=tuple(findings),
@@ -105,6 +106,32 @@ def _by_id(spans: Iterable[Span]) -> dict[SpanId, list[Span]]:
     for span in spans:
         by_id[span.trace_id, span.span_id].append(span)
     return by_id
+
+
+def _matched(wanted: list[Span], copies: list[Span], losses: Sequence[Loss]) -> list[tuple[Span, Span]]:
+    """Take pairs out of two lists of spans with the same ids, those that differ least first.
+
+    Of pairs that differ as much, their content decides, so that neither the order of reading nor the side matters.
+    """
+    pairs: list[tuple[Span, Span]] = []
+    while wanted and copies:
+        pair = (wanted[0], copies[0])
+        if len(wanted) > 1 or len(copies) > 1:
+            pair = min(product(wanted, copies), key=lambda both: _distance(both[0], both[1], losses))
+        _take_out(wanted, pair[0])
+        _take_out(copies, pair[1])
+        pairs.append(pair)
+    return pairs
+
+
+def _distance(left: Span, right: Span, losses: Sequence[Loss]) -> tuple[int, list[str]]:
+    differences, _ = _difference(left, right, losses)
+    return len(differences), sorted((repr(left), repr(right)))
+
+
+def _take_out(spans: list[Span], span: Span) -> None:
+    """Take one span out of a list, by identity: equal ones may differ in the type of a number."""
+    del spans[next(place for place, other in enumerate(spans) if other is span)]
 
 
 def _surplus_kind(span: Span, is_expected: bool) -> FindingKind:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from tracebridge.validation.comparison import Comparison, Finding
+from tracebridge.validation.comparison import DEFECTS, Comparison, Finding
 from tracebridge.validation.remedy import remedy
 from tracebridge.validation.sample import undetected_at_most
 
@@ -20,8 +20,6 @@ CLEAN: Final = 0
 FOUND: Final = 1
 UNCOMPARED: Final = 2
 
-DEFECTS: Final = ("missing", "extra", "duplicate", "different")
-"""The kinds of findings that speak against the backend."""
 MOST_EXAMPLES: Final = 1_000
 """Of how many findings of a kind more is kept than their number."""
 
