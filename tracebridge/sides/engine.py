@@ -136,15 +136,19 @@ def _levels(pairs: Any, used: Collection[Column], losses: int) -> Any:
         is_met = ~is_over & (counted[f"n{level}"] < counted[f"n{level - 1}"])
         met = met + is_met.cast("int64") * (1 << (level - 1))
         is_over = is_over | (counted[f"n{level}"] == 0)
-    return counted.mutate(met=met, is_equal=is_over)
+    left_over = ibis.ifelse(is_over, zero, counted[f"n{losses}"])
+    return counted.mutate(met=met, is_equal=is_over, left_over=left_over)
 
 
 def _kinds(pairs: Any) -> Any:
-    """What each pair is. Of an id that one side has more than once, the pair with the fewest differences counts."""
+    """What each pair is.
+
+    Of an id that one side has more than once, the pair counts that differs least after the losses.
+    """
     import ibis
 
     same_ids = ibis.window(group_by=list(_IDS))
-    best_first = ibis.window(group_by=list(_IDS), order_by=["n0", "l_number", "r_number"])
+    best_first = ibis.window(group_by=list(_IDS), order_by=["left_over", "l_number", "r_number"])
     ranked = pairs.mutate(
         l_many=pairs.l_number.min().over(same_ids) < pairs.l_number.max().over(same_ids),
         r_many=pairs.r_number.min().over(same_ids) < pairs.r_number.max().over(same_ids),
