@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.langfuse.fields import ANY, CUSTOM, DATA, TOP_LEVEL, Row, found, table
+from tests.fields import ANY, CUSTOM, DATA, TOP_LEVEL
+from tests.langfuse.fields import Row, found, table
 from tracebridge.assembler.homes import HOMES, REPEATS
 from tracebridge.event import Event
 from tracebridge.span import Span
