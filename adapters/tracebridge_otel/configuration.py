@@ -13,6 +13,7 @@ from tracebridge.secret import Secret
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
+Semconv = Literal["genai", "openinference"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
@@ -92,6 +93,8 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Further resource attributes."""
     trace_page: str = ""
     """The address of a trace's page, with `{trace_id}` in it; by default that of the reader's Jaeger."""
+    semconv: Semconv = "genai"
+    """Whose attribute names spans have: the GenAI names alone, or OpenInference's too, as Phoenix shows them."""
     reader: JaegerSettings | None = None
     """Where the spans can be read back; without it the sink cannot be validated."""
 

@@ -15,10 +15,14 @@ from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 from tracebridge_otel.mapping import MAPPING_VERSION
+from tracebridge_otel.openinference import OPENINFERENCE_VERSION
 from tracebridge_otlp.secrecy import without_credentials
 
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """What a gRPC server takes unless it is told otherwise, less the resource; OTLP/HTTP receivers take more."""
+
+_OPENINFERENCE = 1_000
+"""Far above any version of the mapping."""
 
 
 class OtelSinkType:
@@ -41,9 +45,10 @@ class OtelSinkType:
 
     def capabilities(self, settings: msgspec.Struct) -> Capabilities:
         """What a sink with these settings declares."""
-        reader = cast(OtelSettings, settings).reader
+        otel_settings = cast(OtelSettings, settings)
+        reader = otel_settings.reader
         return Capabilities(
-            mapping_version=MAPPING_VERSION,
+            mapping_version=_mapping_version(otel_settings),
             max_request_bytes=_MAX_REQUEST_BYTES,
             readable=reader is not None,
             visibility_lag_s=reader.visibility_lag if reader else 0.0,
@@ -101,6 +106,11 @@ def open_propagation() -> Propagation:
             "install it with: pip install opentelemetry-api, or leave `propagate` out"
         ) from error
     return OpenTelemetryPropagation()
+
+
+def _mapping_version(settings: OtelSettings) -> int:
+    """One number for both mappings, so that a span's fingerprint tells which names it was sent with."""
+    return MAPPING_VERSION + (_OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0)
 
 
 def _missing(error: ImportError) -> MissingExtraError:

@@ -11,6 +11,7 @@ through.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from operator import attrgetter
@@ -33,10 +34,12 @@ from tracebridge_otel.content import CONTENT, read_content, write_content
 from tracebridge_otel.remainder import Remainder, Writing, is_kept_number, json_in, remainder_in, text_in, texts_in
 from tracebridge_otlp.wire import Attributes, WireKind, WireLink, WireSpan, WireStatus
 
-MAPPING_VERSION: Final = 2
+MAPPING_VERSION: Final = 3
 """Raised whenever `to_wire` changes what it makes of any span."""
 
 _LATEST_NS: Final = 2**63 - 1
+_GENERATED_SESSION_ID: Final = re.compile(r"session-[0-9a-f]{16}")
+"""What recording calls a session that was given no id. The journal says it in no other way."""
 _KINDS: Final[Mapping[Json, SpanKind]] = {operation: kind for kind, operation in names.OPERATIONS.items()}
 _WIRE_STATUS: Final[Mapping[Status, WireStatus]] = {
     "unset": WireStatus.UNSET,
@@ -162,8 +165,9 @@ def _write_operation(span: Span, writing: Writing) -> None:
     if operation is None:
         return
     writing.attributes[names.OPERATION] = operation
-    if span.session_id:
-        # the conventions ask for it here; it is `session.id`, which every span has, that is read back
+    if span.session_id and not _GENERATED_SESSION_ID.fullmatch(span.session_id):
+        # the conventions want it of conversations only that the agent itself tells apart, and no id made up in its
+        # place; it is `session.id`, which every span has, that is read back
         writing.attributes[names.CONVERSATION_ID] = span.session_id
     if span.kind == "tool" and span.name:
         writing.attributes[names.TOOL_NAME] = span.name

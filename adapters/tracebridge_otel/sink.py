@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, Self
 
+import msgspec
+
 from tracebridge.sink import Receipt
 from tracebridge.span import Span
-from tracebridge_otel.configuration import OtelSettings
+from tracebridge_otel.configuration import OtelSettings, Semconv
 from tracebridge_otel.mapping import to_wire
+from tracebridge_otel.openinference import openinference_attributes
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.grpc_transport import GrpcTransport
 from tracebridge_otlp.http_transport import Certificates, HttpTransport
@@ -31,11 +34,12 @@ class Transport(Protocol):
 class OtelSink:
     """A `tracebridge.sink.Sink` for any backend that takes OTLP."""
 
-    def __init__(self, transport: Transport, resource: Attributes, scope: WireScope) -> None:
-        """Send by `transport`, under `resource` and `scope`."""
+    def __init__(self, transport: Transport, resource: Attributes, scope: WireScope, semconv: Semconv) -> None:
+        """Send by `transport`, under `resource` and `scope`, with the names of `semconv`."""
         self._transport = transport
         self._resource = resource
         self._scope = scope
+        self._semconv = semconv
 
     @classmethod
     def open(cls, settings: OtelSettings) -> Self:
@@ -44,11 +48,16 @@ class OtelSink:
             open_transport(settings),
             resource_of(settings),
             WireScope(name="tracebridge", version=_own_version()),
+            settings.semconv,
         )
 
     def encode(self, span: Span) -> bytes:
         """Encode one span as a part of a request."""
-        return encode_span(to_wire(span))
+        wire = to_wire(span)
+        if self._semconv == "openinference":
+            attributes = {**wire.attributes, **openinference_attributes(span)}
+            wire = msgspec.structs.replace(wire, attributes=attributes)
+        return encode_span(wire)
 
     def join(self, parts: Sequence[bytes]) -> bytes:
         """Make one request of encoded spans."""

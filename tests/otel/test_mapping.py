@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tracebridge.recording.ids import IdSource
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge.testing.strategies import json_values, spans, texts
 from tracebridge_otel import names
@@ -360,3 +361,13 @@ def test_what_the_spans_of_a_session_share_is_mapped_once() -> None:
     for span in (LLM, TOOL, LLM, TOOL):
         to_wire(msgspec.structs.replace(span, session_id="one", user_id="u", agent_name="", environment="", release=""))
     assert _session_texts.cache_info().misses == 1
+
+
+def test_a_conversation_has_an_id_only_where_the_agent_gave_the_session_one() -> None:
+    given_id = to_wire(msgspec.structs.replace(TURN, session_id="session-of-ada")).attributes
+    assert given_id[names.CONVERSATION_ID] == given_id[names.SESSION_ID] == "session-of-ada"
+    generated = msgspec.structs.replace(TURN, session_id=IdSource().session_id())
+    attributes = to_wire(generated).attributes
+    assert attributes[names.SESSION_ID] == generated.session_id
+    assert names.CONVERSATION_ID not in attributes
+    assert from_wire(to_wire(generated)) == generated

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 
+from tests.servers.phoenix import PHOENIX
 from tests.servers.programs import ALL, BuildError
 
 
 def main() -> int:
-    for program in ALL:
+    for program in (*ALL, PHOENIX):
         try:
-            there = program.path.is_file()
+            there = program.is_there()
             if not there:
-                print(f"{program.name}: building it takes some minutes, the first time", flush=True)
+                print(f"{program.name}: making it takes some minutes, the first time", flush=True)
             print(f"{program.name}: {program.build()}", flush=True)
         except BuildError as error:
             print(f"{program.name}: {error}", file=sys.stderr)

@@ -45,7 +45,11 @@ class Program:
         digest = hashlib.sha256(_go("version").encode())
         for file in sorted(self._folder.iterdir()):
             digest.update(file.name.encode() + file.read_bytes())
-        return _cache() / f"{self.name}-{digest.hexdigest()[:16]}"
+        return cache() / f"{self.name}-{digest.hexdigest()[:16]}"
+
+    def is_there(self) -> bool:
+        """Whether it has been built."""
+        return self.path.is_file()
 
     def require(self) -> Path:
         """The built program; skips the test, and says what to do, where it has not been built."""
@@ -79,7 +83,8 @@ COLLECTOR: Final = Program("collector", ".")
 ALL: Final = (JAEGER, COLLECTOR)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder that all server programs are kept in."""
     given = os.environ.get("TRACEBRIDGE_SERVERS")
     if given:
         return Path(given)
