@@ -22,20 +22,23 @@ from tracebridge.config.settings import (
     TraceScope,
 )
 from tracebridge.config.value import FAILED, Failed
-from tracebridge.policy import CAPTURE_KEYS, Policy, wider_keys
+from tracebridge.policy import CAPTURE_KEYS, Policy, narrow, wider_keys
 from tracebridge.registry import JOURNAL_TYPE, DefectivePlugInError, Registry, SinkTypeError
 from tracebridge.sink import SinkType
 
 SECTION: Final = "agent_trace"
 """The top-level key of all settings. Others in the same file belong to other programs."""
 
-SINK_KEYS: Final = ("enabled", "type", "policy")
+SINK_KEYS: Final = ("enabled", "type", "content", "policy")
 """The keys that every sink has besides the settings of its type."""
 
 _SINK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Length = Annotated[int, msgspec.Meta(ge=1)] | None
+
+
+_WITHOUT_CONTENT: Final = Policy(include_messages=False, include_thinking=False)
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
 
 class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
+    content: bool = True
     type: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -206,6 +210,10 @@ class _Sinks:
         policy = self._policy(common, path)
         if section is FAILED:
             return
+        if policy is not None and not section.content:
+            policy = narrow(policy, _WITHOUT_CONTENT)
+            for key in ("include_messages", "include_thinking"):
+                self._conversion.origins[f"{path}.policy.{key}"] = "content: false"
         type_name = name if section.type is msgspec.UNSET else section.type
         named = next((entry for entry in common.entries if entry.key == "type"), None)
         # what is switched off need not be complete: its variables may be set on another machine only
