@@ -93,6 +93,7 @@ def resource_of(settings: OtelSettings) -> Attributes:
     resource: Attributes = {
         "telemetry.sdk.name": "tracebridge",
         "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": _own_version() or "unknown",
         **settings.resource,
         "service.name": settings.service,
     }

@@ -255,3 +255,22 @@ def test_importing_the_configuration_loads_neither_yaml_nor_importlib_metadata()
         [sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True, env=environ
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_sink_without_content_is_sent_nothing_that_was_said_and_whatever_else_its_policy_says(
+    load_yaml: Load,
+) -> None:
+    settings = load_yaml(
+        """
+        agent_trace:
+          sinks:
+            collector: {key: k, content: false, policy: {sample_rate: 0.1}}
+            other: {type: collector, key: k, content: true}
+        """
+    )
+    first, second = settings.sinks
+    assert first.policy == Policy(
+        sample_rate=0.1, include_messages=False, include_thinking=False, max_content_length=10_000
+    )
+    assert second.policy == settings.capture
+    assert settings.origins["agent_trace.sinks.collector.policy.include_messages"] == "content: false"

@@ -40,6 +40,7 @@ def test_resource_and_scope_say_who_sends() -> None:
         "team": "a",
         "telemetry.sdk.name": "tracebridge",
         "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": received.scope.version or "unknown",
     }
     assert received.resource == resource_of(settings)
     assert received.scope.name == "tracebridge"
