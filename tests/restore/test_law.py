@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.assembler.journals import agent_journal, any_journal, lived_journal
@@ -44,7 +44,16 @@ def narrowed(path: Path, policy: Policy) -> list[dict[str, Any]]:
     return [narrow_event(partial(policies.apply, policy), event).fields for event in events]
 
 
+def _two_answers_that_differ_in_content() -> list[dict[str, Any]]:
+    """The second has no call; without content it says what the first one says."""
+    line = {"timestamp": "2026-02-06T22:10:00Z", "session_id": "s", "run_id": "r", "turn": 1, "duration_ms": None}
+    answers = [("llm.response", {"model": "m", "content": content}) for content in ([None], [[]])]
+    events = [("turn.start", {}), ("llm.request", {"model": "m"}), *answers]
+    return [line | {"event_type": kind, "data": data} for kind, data in events]
+
+
 @settings(max_examples=20)
+@example(lines=_two_answers_that_differ_in_content(), policy=Policy(include_messages=False))
 @given(
     lines=any_journal | agent_journal() | lived_journal().map(lambda lived: [at.event for at in lived]), policy=POLICIES
 )

@@ -275,7 +275,8 @@ class Assembler:
 
     def _repeat(self, run: Run, event: Event, place: Place) -> Span:
         """An answer that was logged twice: an event of its own, so that what it took is not counted again."""
-        trace_id, span_id, parent_id = self._child_ids(run, event, "event", place)
+        # the ids of an answer without a call: what a policy leaves of two different answers may look the same
+        trace_id, span_id, parent_id = self._child_ids(run, event, "llm", place)
         if event.has_ids:
             # its id may be that of the call, whose span is made
             span_id = derived_ids.late_span_id(trace_id, span_id, place.ordinal)
