@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from tracebridge.secret import Secret
+from tracebridge_otel.names import is_taken
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
@@ -91,6 +92,8 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     service_version: str = ""
     resource: dict[str, str] = {}
     """Further resource attributes."""
+    attributes: dict[str, str | bool | int | float] = {}
+    """Attributes that every span has besides its own. They are not read back."""
     trace_page: str = ""
     """The address of a trace's page, with `{trace_id}` in it; by default that of the reader's Jaeger."""
     semconv: Semconv = "genai"
@@ -106,6 +109,11 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 msgspec.structs.force_setattr(self, name, os.path.abspath(path))
         if self.protocol == "http/protobuf":
             _check_url("endpoint", self.url)
+        taken = sorted(name for name in self.attributes if not name or is_taken(name))
+        if taken:
+            raise ValueError(
+                f"attributes: {', '.join(map(repr, taken))} is a name that spans have anyway; choose another"
+            )
         if self.trace_page:
             _check_url("trace_page", self.trace_page)
             if TRACE_ID not in self.trace_page:

@@ -81,3 +81,10 @@ FORM: Final = "tracebridge.form"
 """On a message, part, call or tool definition: what it was before, where its shape alone does not tell."""
 VERBATIM: Final = "tracebridge.verbatim"
 """The type of a message part that holds a JSON value as it was recorded."""
+
+_TAKEN: Final = ("gen_ai.", "tracebridge.", "openinference.")
+
+
+def is_taken(name: str) -> bool:
+    """Whether spans have, or may have, an attribute of this name, so that nobody else may give it a value."""
+    return name.startswith(_TAKEN) or name in (*TEXTS.values(), ERROR_TYPE)

@@ -34,8 +34,16 @@ class Transport(Protocol):
 class OtelSink:
     """A `tracebridge.sink.Sink` for any backend that takes OTLP."""
 
-    def __init__(self, transport: Transport, resource: Attributes, scope: WireScope, semconv: Semconv) -> None:
-        """Send by `transport`, under `resource` and `scope`, with the names of `semconv`."""
+    def __init__(
+        self,
+        transport: Transport,
+        resource: Attributes,
+        scope: WireScope,
+        semconv: Semconv,
+        attributes: Attributes,
+    ) -> None:
+        """Send by `transport`, under `resource` and `scope`, with the names of `semconv`, and `attributes` besides."""
+        self._attributes = attributes
         self._transport = transport
         self._resource = resource
         self._scope = scope
@@ -49,14 +57,17 @@ class OtelSink:
             resource_of(settings),
             WireScope(name="tracebridge", version=_own_version()),
             settings.semconv,
+            dict(settings.attributes),
         )
 
     def encode(self, span: Span) -> bytes:
         """Encode one span as a part of a request."""
         wire = to_wire(span)
+        more = dict(self._attributes)
         if self._semconv == "openinference":
-            attributes = {**wire.attributes, **openinference_attributes(span)}
-            wire = msgspec.structs.replace(wire, attributes=attributes)
+            more |= openinference_attributes(span)
+        if more:
+            wire = msgspec.structs.replace(wire, attributes={**wire.attributes, **more})
         return encode_span(wire)
 
     def join(self, parts: Sequence[bytes]) -> bytes:

@@ -14,6 +14,7 @@ from tracebridge.sink import Outcome
 from tracebridge.testing import Fault
 from tracebridge_otel.configuration import OtelSettings, Protocol
 from tracebridge_otel.factory import sink_type
+from tracebridge_otel.mapping import from_wire
 from tracebridge_otel.sink import resource_of
 from tracebridge_otlp.decoding import decode_traces
 
@@ -92,3 +93,21 @@ def test_headers_reach_the_backend() -> None:
         assert sink.deliver(sink.join([])).outcome is Outcome.ACCEPTED
         sink.close()
     assert b"api-key: s3cr3t" in requests[0]
+
+
+OWN: dict[str, str | bool | int | float] = {"team": "orders", "shard": 7, "beta": True, "weight": 0.5}
+
+
+def test_the_users_own_attributes_are_on_every_span_and_change_nothing_that_reads_back() -> None:
+    sinks = [sink_type.open_sink(OtelSettings(endpoint="http://127.0.0.1:9", attributes=own)) for own in (OWN, {})]
+    (with_own,), (without,) = (decode_traces(sink.join([sink.encode(turn(1))])) for sink in sinks)
+    for sink in sinks:
+        sink.close()
+    assert with_own.span.attributes == without.span.attributes | OWN
+    assert from_wire(with_own.span) == from_wire(without.span) == turn(1)
+
+
+@pytest.mark.parametrize("name", ["", "gen_ai.system", "session.id", "tracebridge.x", "error.type", "service.version"])
+def test_an_attribute_of_a_name_that_spans_have_anyway_is_a_mistake(name: str) -> None:
+    with pytest.raises(ValueError, match=r"attributes: .* choose another"):
+        OtelSettings(attributes={name: "x"})
