@@ -47,8 +47,9 @@ def narrowed(path: Path, policy: Policy) -> list[dict[str, Any]]:
 def _two_answers_that_differ_in_content() -> list[dict[str, Any]]:
     """The second has no call; without content it says what the first one says."""
     line = {"timestamp": "2026-02-06T22:10:00Z", "session_id": "s", "run_id": "r", "turn": 1, "duration_ms": None}
-    answers = [("llm.response", {"model": "m", "content": content}) for content in ([None], [[]])]
-    events = [("turn.start", {}), ("llm.request", {"model": "m"}), *answers]
+    contents: list[Any] = [[None], [[]]]
+    answers = [("llm.response", {"model": "m", "content": content}) for content in contents]
+    events: list[tuple[str, dict[str, Any]]] = [("turn.start", {}), ("llm.request", {"model": "m"}), *answers]
     return [line | {"event_type": kind, "data": data} for kind, data in events]
 
 

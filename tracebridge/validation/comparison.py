@@ -14,10 +14,9 @@ from tracebridge.sink import Loss
 from tracebridge.span import Span
 
 FindingKind = Literal["missing", "pending", "extra", "foreign", "duplicate", "different"]
-"""`missing`: expected and not there. `pending`: not there, and not due yet: it was not delivered so far, or was
-accepted and does not show within the deadline. `extra`: sent by tracebridge and not expected. `foreign`: another
-service's span in one of our traces, which is no defect. `duplicate`: there more often than expected. `different`: a
-field differs."""
+"""`missing`: expected and not there. `pending`: not there, and not delivered so far. `extra`: sent by tracebridge and
+not expected. `foreign`: another service's span in one of our traces, which is no defect. `duplicate`: there more often
+than expected. `different`: a field differs."""
 
 DEFECTS: Final = ("missing", "extra", "duplicate", "different")
 """The kinds of finding that speak against a backend."""
