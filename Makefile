@@ -64,8 +64,14 @@ demo: $(INSTALLED) ## A whole migration in under a minute (ARGS='--input FILE.js
 test: $(INSTALLED) ## Run the tests (ARGS='-k name' picks some)
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
+# Half a gigabyte that one slow test needs.
+$(VENV)/.installed-spark: $(INSTALLED)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	    $(BIN)/python -m pip install --quiet --editable '.[spark]'
+	@touch $@
+
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## Run the tests that `make test` leaves out
+test-slow: $(VENV)/.installed-spark ## Run the tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 .PHONY: servers
