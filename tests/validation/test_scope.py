@@ -274,3 +274,12 @@ def test_prices_and_token_counts_of_the_servers_own_are_counted_and_no_differenc
     verdict = validate(workplace)
     assert (verdict.exit_code, verdict.server_computed) == (0, {"cost": 2, "usage": 1})
     assert validate(workplace, "otel").server_computed == {}
+
+
+def test_the_history_tells_what_was_asked_for_and_nothing_else(workplace: Workplace) -> None:
+    write(workplace, "a")
+    ship(workplace)
+    workplace.call("validate", "--sink", "langfuse")
+    workplace.call("validate", "--sink", "langfuse", "--session", "a", "--sample", "100%")
+    told = json.loads(workplace.call("validations", "--json").stdout)["validations"]
+    assert [one["scope"] for one in told] == [{"session_id": "a"}, {}]

@@ -79,7 +79,7 @@ class ContinuousValidation:
     def _validate(self, sink: SinkSettings, state: State) -> None:
         target = state.target(sink.name, sink.endpoint)
         chosen = set(self._chosen(sink, state, target))
-        scope = Scope(since_last=True) if self._sample == 1 else Scope(sample=self._sample, since_last=True)
+        scope = Scope(sample=self._sample, since_last=True)
 
         def tell(session_id: str, comparison: Comparison) -> None:
             if comparison.defects:

@@ -118,7 +118,7 @@ class Validator:
             owed = msgspec.structs.replace(owed, sessions=chosen)
         tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
         self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
-        number = self._state.evidence.begin(self._target, msgspec.json.encode(scope).decode())
+        number = self._state.evidence.begin(self._target, scope.text)
         deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
         done, is_readable = 0, True
         for window in windows(owed.sessions):

@@ -46,6 +46,12 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_last: bool = False
     """Only sessions that were not compared clean before as they are now, under the same rules."""
 
+    @property
+    def text(self) -> str:
+        """What of it is kept in the history: JSON of what was asked for, and of nothing else."""
+        usual, asked = msgspec.structs.asdict(Scope()), msgspec.structs.asdict(self)
+        return msgspec.json.encode({key: value for key, value in asked.items() if value != usual[key]}).decode()
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What validating a sink came to."""
