@@ -57,7 +57,7 @@ CASES = (
     Case("agent", AGENT, "langfuse", step=3),
     Case("agent-lag", AGENT, "langfuse", LAG_S, step=7),
     Case("backfill", BACKFILL, "langfuse", step=3),
-    Case("spool", SPOOL, "langfuse"),
+    Case("spool", SPOOL, "langfuse", step=3),
 )
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
