@@ -121,6 +121,7 @@ def is_alone_on_one_side(left: list[Span], right: list[Span]) -> bool:
     return not any(count > 1 and of_right[ids] > 1 for ids, count in of_left.items())
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=SLOW, phases=PHASES)
 @given(two_sides().filter(lambda sides: is_alone_on_one_side(*sides)))
 def test_law_the_other_way_round_it_says_the_same(sides: tuple[list[Span], list[Span]]) -> None:
