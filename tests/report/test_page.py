@@ -15,7 +15,7 @@ from tracebridge.delivery.evidence import Validation
 from tracebridge.report import Day, DeclaredLoss, page
 from tracebridge.report.findings import MOST_SHOWN
 from tracebridge.validation import Uncompared
-from tracebridge.validation.verdict import Scope
+from tracebridge.validation.scope import Scope
 
 VOID = {"meta", "hr"}
 ALLOWED = {

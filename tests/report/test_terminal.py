@@ -8,7 +8,7 @@ from hypothesis import given
 from tests.report.samples import TEXTS, different, finding, hostile_report, verdict
 from tracebridge.report import terminal
 from tracebridge.validation import Uncompared, Verdict
-from tracebridge.validation.verdict import Scope
+from tracebridge.validation.scope import Scope
 
 
 def told(one: Verdict) -> list[str]:

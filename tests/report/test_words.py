@@ -7,7 +7,7 @@ import pytest
 from tests.report.samples import finding, report, verdict
 from tracebridge.report import Day, SinkReport, words
 from tracebridge.validation import Uncompared
-from tracebridge.validation.verdict import Scope
+from tracebridge.validation.scope import Scope
 
 OPEN = Uncompared(session_id="ada", reason="still open")
 DAYS = (Day(date="2026-02-06", owed=1, compared=1, clean=1), Day(date="2026-02-09", owed=2, compared=2, clean=2))

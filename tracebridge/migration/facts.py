@@ -20,7 +20,7 @@ from tracebridge.migration.conditions import Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.validation.continuous import least_rest_s
-from tracebridge.validation.verdict import Scope
+from tracebridge.validation.scope import Scope
 
 _DELIVERED_WITHIN_S: Final = 60.0
 """How long something recorded may be on its way, in seconds: the gate opens with nothing older that waits."""

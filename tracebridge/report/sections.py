@@ -13,7 +13,8 @@ from tracebridge.report.chart import coverage
 from tracebridge.report.findings import findings
 from tracebridge.report.markup import Child, Element, element
 from tracebridge.report.record import SinkReport
-from tracebridge.validation.verdict import Scope, Verdict
+from tracebridge.validation.scope import Scope
+from tracebridge.validation.verdict import Verdict
 
 MOST_NAMED: Final = 200
 """Things that were not compared that are named; all are counted."""

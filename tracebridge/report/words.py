@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from tracebridge.report.record import Report, SinkReport
 from tracebridge.validation.comparison import Finding
 from tracebridge.validation.sample import CONFIDENCE
-from tracebridge.validation.verdict import Scope, Verdict
+from tracebridge.validation.scope import Scope
+from tracebridge.validation.verdict import Verdict
 
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/@\s]*@")
 

@@ -1,7 +1,8 @@
 """Validation: does a backend hold what the journal says it should, span by span?"""
 
 from tracebridge.validation.comparison import Comparison, Difference, Finding, compare
+from tracebridge.validation.scope import Scope
 from tracebridge.validation.validator import Validator
-from tracebridge.validation.verdict import Scope, Summary, Uncompared, Verdict
+from tracebridge.validation.verdict import Summary, Uncompared, Verdict
 
 __all__ = ["Comparison", "Difference", "Finding", "Scope", "Summary", "Uncompared", "Validator", "Verdict", "compare"]

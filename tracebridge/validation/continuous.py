@@ -21,8 +21,8 @@ from tracebridge.journal import layout
 from tracebridge.policy import keeps_session
 from tracebridge.validation.comparison import Comparison
 from tracebridge.validation.sample import is_drawn
+from tracebridge.validation.scope import Scope
 from tracebridge.validation.validator import LEAST_PATIENCE_S, Validator
-from tracebridge.validation.verdict import Scope
 
 log = logging.getLogger("tracebridge")
 

@@ -17,7 +17,7 @@ from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.validation.sample import is_drawn
-from tracebridge.validation.verdict import Scope
+from tracebridge.validation.scope import Scope
 
 _TAIL_BYTES: Final = 1 << 16
 _LONGEST_FIRST_LINE: Final = 1 << 20

@@ -24,7 +24,8 @@ from tracebridge.validation.comparison import Comparison, Finding, SpanId, compa
 from tracebridge.validation.expected import Expected, expected_of, id_of
 from tracebridge.validation.owed import Owed, owing
 from tracebridge.validation.remedy import remedy
-from tracebridge.validation.verdict import Scope, Tally, Verdict
+from tracebridge.validation.scope import Scope
+from tracebridge.validation.verdict import Tally, Verdict
 from tracebridge.validation.windows import FEWEST, MARGIN_NS, read_window, windows
 
 RECHECK_S: Final = 0.25

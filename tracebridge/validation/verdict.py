@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from tracebridge.validation.comparison import DEFECTS, Comparison, Finding
+from tracebridge.validation.owed import Owing
 from tracebridge.validation.remedy import remedy
 from tracebridge.validation.sample import undetected_at_most
-
-if TYPE_CHECKING:
-    from tracebridge.validation.owed import Owing
+from tracebridge.validation.scope import Scope
 
 CLEAN: Final = 0
 FOUND: Final = 1
@@ -30,27 +29,6 @@ class Uncompared(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     """Empty when it is not about one session."""
     reason: str
-
-
-class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a validation was asked to compare; all that is given holds at once."""
-
-    session_id: str | None = None
-    since_ns: int | None = None
-    """Only sessions with something recorded at or after this moment, in nanoseconds since the epoch."""
-    until_ns: int | None = None
-    """Only sessions that began before this moment."""
-    environment: str | None = None
-    sample: float = 1.0
-    """The share of sessions that was drawn, from 0 to 1; the same ones every time."""
-    since_last: bool = False
-    """Only sessions that were not compared clean before as they are now, under the same rules."""
-
-    @property
-    def text(self) -> str:
-        """What of it is kept in the history: JSON of what was asked for, and of nothing else."""
-        usual, asked = msgspec.structs.asdict(Scope()), msgspec.structs.asdict(self)
-        return msgspec.json.encode({key: value for key, value in asked.items() if value != usual[key]}).decode()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
