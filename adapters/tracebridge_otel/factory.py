@@ -103,7 +103,7 @@ def open_propagation() -> Propagation:
     except ImportError as error:
         raise MissingExtraError(
             f"`propagate` connects to OpenTelemetry's API, which is not installed ({error}); "
-            "install it with: pip install opentelemetry-api, or leave `propagate` out"
+            "install it with: pip install 'tracebridge[otel]', or leave `propagate` out"
         ) from error
     return OpenTelemetryPropagation()
 

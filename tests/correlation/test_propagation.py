@@ -435,7 +435,7 @@ def test_without_opentelemetry_it_is_said_what_to_install_and_recording_goes_on(
     monkeypatch.setitem(sys.modules, "tracebridge_otel.propagation", None)
     with caplog.at_level(logging.ERROR):
         tracer = Tracer({"agent_trace": {"trace_dir": str(tmp_path), "propagate": True}})
-    assert "pip install opentelemetry-api" in caplog.text
+    assert "pip install 'tracebridge[otel]'" in caplog.text
     with tracer.trace_session("s") as session, tracer.trace_turn(session):
         pass
     assert len(events(tracer)) == 4
