@@ -49,15 +49,15 @@ class Case(NamedTuple):
 
 CASES = (
     Case("writer", WRITER, "langfuse"),
-    Case("shipper", SHIPPER, "langfuse", step=3),
-    Case("shipper-lag", SHIPPER, "langfuse", LAG_S, step=3),
-    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True, step=7),
-    Case("shipper-otel", SHIPPER, "otel", step=7),
-    Case("shipper-no-reader", SHIPPER, "ledger", step=3),
-    Case("agent", AGENT, "langfuse", step=3),
-    Case("agent-lag", AGENT, "langfuse", LAG_S, step=7),
-    Case("backfill", BACKFILL, "langfuse", step=3),
-    Case("spool", SPOOL, "langfuse", step=3),
+    Case("shipper", SHIPPER, "langfuse", step=5),
+    Case("shipper-lag", SHIPPER, "langfuse", LAG_S, step=5),
+    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True, step=11),
+    Case("shipper-otel", SHIPPER, "otel", step=11),
+    Case("shipper-no-reader", SHIPPER, "ledger", step=5),
+    Case("agent", AGENT, "langfuse", step=5),
+    Case("agent-lag", AGENT, "langfuse", LAG_S, step=11),
+    Case("backfill", BACKFILL, "langfuse", step=5),
+    Case("spool", SPOOL, "langfuse", step=5),
 )
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
