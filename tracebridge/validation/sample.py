@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from math import exp, lgamma
+from fractions import Fraction
+from math import comb, exp, lgamma
 from typing import Final
 
 CONFIDENCE: Final = 0.95
 _HASHES: Final = 2**64
+_ROUNDING: Final = 1e-7
 
 
 def is_drawn(session_id: str, share: float) -> bool:
@@ -31,17 +33,21 @@ def undetected_at_most(compared: int, of: int, confidence: float = CONFIDENCE) -
     low, high = 0, of - compared
     while low < high:
         middle = (low + high + 1) // 2
-        if _chance_of_none(compared, of, middle) > 1 - confidence:
+        if _may_be_missed(compared, of, middle, confidence):
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _chance_of_none(drawn: int, of: int, defective: int) -> float:
-    """The probability that `drawn` of `of` hold none of the defective ones."""
+def _may_be_missed(drawn: int, of: int, defective: int, confidence: float) -> bool:
+    """Whether `drawn` of `of` hold none of the defective ones with a probability of more than 1 - `confidence`."""
     if drawn > of - defective:
-        return 0.0
-    return exp(
+        return False
+    chance = exp(
         lgamma(of - defective + 1) - lgamma(of - defective - drawn + 1) - lgamma(of + 1) + lgamma(of - drawn + 1)
     )
+    if abs(chance - (1 - confidence)) > _ROUNDING:
+        return chance > 1 - confidence
+    # so close that rounding would decide
+    return comb(of - defective, drawn) > (1 - Fraction(str(confidence))) * comb(of, drawn)
