@@ -66,5 +66,5 @@ def share(text: str) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: write one above 0, up to 100%, such as 5% or 0.05")
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 5% or 0.05, above 0 and up to 100%")
     return found

@@ -9,7 +9,7 @@ from tracebridge.cli import sides
 from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.cli.reports import add_report_arguments, check_places, write_reports
-from tracebridge.cli.times import time_given
+from tracebridge.cli.times import share, time_given
 
 if TYPE_CHECKING:
     from tracebridge.validation import Verdict
@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--until", type=time_given, metavar="TIME", help="only sessions that began before it")
     parser.add_argument("--environment", metavar="NAME", help="only sessions of this environment")
     parser.add_argument(
-        "--sample", type=_share, default=1.0, metavar="5%", help="only a share of the sessions, the same every time"
+        "--sample", type=share, default=1.0, metavar="5%", help="only a share of the sessions, the same every time"
     )
     parser.add_argument(
         "--since-last",
@@ -87,21 +87,6 @@ def print_verdict(verdict: Verdict) -> None:
 
     for line in terminal.lines(verdict):
         print(line)
-
-
-def _share(text: str) -> float:
-    """An argument that names a share: `5%` or `0.05`.
-
-    Raises:
-        argparse.ArgumentTypeError: it names none.
-    """
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 5% or 0.05")
-    return share
 
 
 def _for_scripts(verdict: Verdict) -> dict[str, object]:

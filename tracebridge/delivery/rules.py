@@ -53,13 +53,8 @@ def rules_from_text(text: str) -> Rules:
 
 
 def current_rules(sink: SinkSettings) -> str:
-    """Names what a comparison with a sink is made under now: policy, version of the mapping, and project.
+    """Names what a comparison with a sink is made under now: the fingerprint of its policy and version of the mapping.
 
     A comparison that was made under another name proves nothing for what is sent now.
     """
-    assert sink.sink_type is not None, "only complete sinks are compared"
-    assert sink.settings is not None, "only complete sinks are compared"
-    fingerprint = rules_of(sink.policy, sink.capabilities).fingerprint
-    # a sink type may tell which of a server's projects its settings lead to
-    project = getattr(sink.sink_type, "project", None)
-    return fingerprint if project is None else f"{fingerprint} {project(sink.settings)}"
+    return rules_of(sink.policy, sink.capabilities).fingerprint

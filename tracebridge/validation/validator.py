@@ -14,7 +14,7 @@ import msgspec
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
 from tracebridge.delivery.evidence import Compared
-from tracebridge.delivery.rules import current_rules, rules_from_text, rules_of
+from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
@@ -75,7 +75,6 @@ class Validator:
             )
         self._sink = sink
         self._trace_dir = trace_dir
-        self._fingerprint = rules_of(sink.policy, self._capabilities).fingerprint
         self._rules = current_rules(sink)
         self._reader: Reader = sink.open_reader()
         try:
@@ -310,7 +309,7 @@ class Validator:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
         sent_with = {id_of(span): span.fingerprint for span in observed if span.fingerprint}
         under: dict[str, dict[SpanId, Span]] = {}
-        for fingerprint in set(sent_with.values()) - {self._fingerprint}:
+        for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
                 earlier = expected_of(expected.sizes, rules_from_text(text).policy).spans
