@@ -132,7 +132,7 @@ class FileReader:
             raise BackendError("the query service is away")
         if not self._path.exists():
             return
-        for line in self._path.read_bytes().splitlines():
+        for line in _whole_lines(self._path.read_bytes()):
             span = msgspec.json.decode(line, type=Span)
             if span.session_id in self._answers.hidden:
                 continue
@@ -143,6 +143,11 @@ class FileReader:
 
     def close(self) -> None:
         return
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """The lines that end: a request of several pages may be read while it is being written."""
+    return content[: content.rfind(b"\n") + 1].splitlines()
 
 
 def stored(path: Path) -> list[Span]:

@@ -68,7 +68,7 @@ class Rig:
     def shipper(self, backoff: Backoff | None = None) -> Shipper:
         return Shipper(self.settings.sinks[0], self.trace_dir, FullSpeed(), backoff=backoff)
 
-    def ship(self, seconds: float = 20.0, backoff: Backoff | None = None) -> None:
+    def ship(self, seconds: float = 50.0, backoff: Backoff | None = None) -> None:
         """Ship until everything is delivered."""
         shipper = self.shipper(backoff)
         deadline = time.monotonic() + seconds

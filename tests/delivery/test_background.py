@@ -17,7 +17,7 @@ import pytest
 
 from tests.delivery.file_backend import FileBackend, FileSink, settings_for, stored
 from tests.delivery.rig import write_session
-from tests.waiting import until
+from tests.waiting import grace_s, until
 from tracebridge.config import Settings
 from tracebridge.delivery.background import LOCK_CHECK_S, BackgroundShipper
 from tracebridge.delivery.state import State
@@ -74,7 +74,7 @@ def test_a_sink_that_hangs_holds_up_no_other_and_no_flush(tmp_path: Path) -> Non
     with hanging.answers.guard, shipping(settings) as shipper:
         began = time.monotonic()
         assert shipper.flush(0.5) == EVENTS
-        assert 0.5 <= elapsed(began) < 3
+        assert 0.5 <= elapsed(began) < 0.5 + grace_s()
         assert len(stored(tmp_path / "good")) == SPANS
         assert shipper.pending_by_sink() == {"hanging": EVENTS, "good": 0}
 
@@ -87,8 +87,8 @@ def test_a_sink_that_cannot_be_opened_holds_up_no_other_and_is_told(
     with shipping(settings) as shipper:
         until(lambda: len(stored(tmp_path / "good")) == SPANS, "the good sink has everything")
         began = time.monotonic()
-        assert shipper.flush(5) > 0
-        assert elapsed(began) < 4, "nobody waits for a sink that is given up"
+        assert shipper.flush(40) > 0
+        assert elapsed(began) < 30, "nobody waits for a sink that is given up"
         assert shipper.troubles() == {"broken": "RuntimeError: this sink has a defect"}
     told = [record for record in caplog.records if "sink broken is not shipped to" in record.getMessage()]
     assert len(told) == 1, "it was tried again, and told once"
@@ -124,8 +124,8 @@ def test_a_newer_state_is_not_touched_not_waited_for_and_told_once(
     database.close()
     with shipping(settings) as shipper:
         began = time.monotonic()
-        assert [shipper.flush(5) > 0 for _ in range(3)] == [True] * 3
-        assert elapsed(began) < 4
+        assert [shipper.flush(40) > 0 for _ in range(3)] == [True] * 3
+        assert elapsed(began) < 30
         assert shipper.is_hopeless()
     assert caplog.text.count("written by a newer tracebridge") == 1
     assert stored(tmp_path / "sink") == []
@@ -156,7 +156,7 @@ def test_a_shipper_whose_lock_file_is_deleted_gives_up_and_competes_for_the_new_
         ) as second:
             assert second.stdout is not None
             assert second.stdout.readline() == "held\n", "it can lock a new file"
-            until(lambda: "were replaced" in caplog.text, "the first one knows", LOCK_CHECK_S + 2)
+            until(lambda: "were replaced" in caplog.text, "the first one knows", LOCK_CHECK_S + grace_s())
             write_session(settings.trace_dir, "b")
             assert first.flush(0.5) > 0, "the first one ships no more"
             second.communicate("")
@@ -174,7 +174,7 @@ def test_a_trace_folder_that_was_deleted_is_not_made_again_by_who_ships(
     with shipping(settings) as shipper:
         assert shipper.flush(10) == 0
         shutil.rmtree(settings.trace_dir)
-        until(lambda: "were replaced" in caplog.text, "it knows", LOCK_CHECK_S + 2)
+        until(lambda: "were replaced" in caplog.text, "it knows", LOCK_CHECK_S + grace_s())
         assert shipper.flush(10) == 0
     assert not settings.trace_dir.exists()
 
@@ -197,7 +197,7 @@ def test_flush_tells_how_many_events_are_left_when_the_backend_is_away(tmp_path:
     with shipping(settings) as shipper:
         began = time.monotonic()
         assert shipper.flush(0.5) == EVENTS
-        assert elapsed(began) < 3
+        assert elapsed(began) < 0.5 + grace_s()
         assert shipper.troubles() == {"sink": "503: away"}
 
 
@@ -232,7 +232,7 @@ def test_stop_keeps_its_time_while_a_request_hangs_and_what_is_left_goes_out_the
         shipper.start()
         began = time.monotonic()
         assert shipper.stop(0.5) == EVENTS
-        assert elapsed(began) < 3
+        assert elapsed(began) < 0.5 + grace_s()
         until(lambda: not any(thread.name == "tracebridge-sink" for thread in threading.enumerate()), "it ends")
     until(lambda: len(stored(tmp_path / "sink")) == SPANS, "the request that hung is answered after all")
     with shipping(settings) as again:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import grace_s
 from tests.workplace import Workplace, both, environment
 from tracebridge.devserver import DevServer
 from tracebridge.testing import Fault
@@ -62,11 +62,6 @@ def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
     return Workplace(tmp_path / "here", both(devserver), shutdown_timeout=TIMEOUT_S)
 
 
-def grace_s() -> float:
-    """How much longer than its timeout an end may take; more where processes have to queue for a processor."""
-    return 0.5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
 def start(workplace: Workplace, body: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", AGENT + body, json.dumps({"config": str(workplace.config)} | options)],
@@ -86,7 +81,7 @@ def ended(workplace: Workplace, body: str, seconds: float = 40, **options: Any) 
         now = time.monotonic()
     said = {word: float(at) for word, at in (line.split() for line in out.splitlines())}
     gone = said.get("gone", now)
-    assert now - gone < 5 * grace_s(), "after the exit handlers only the interpreter is left, and none of our threads"
+    assert now - gone < grace_s(), "after the exit handlers only the interpreter is left, and none of our threads"
     return gone - said["end"], err
 
 
@@ -299,14 +294,14 @@ say("end")
         devserver.faults.add(Fault(route="POST *", hang=True))
         left, took = invoke("frozen")
         assert left == 5
-        assert took <= 1.0 + 0.1
+        assert took < 1.0 + grace_s()
         function.send_signal(signal.SIGSTOP)
         # the requests that are out, and the connections that are kept, end while nobody looks
         devserver.faults.clear()
         devserver.faults.add(Fault(route="POST *", reset="before", times=2))
         function.send_signal(signal.SIGCONT)
         left, took = invoke("thawed")
-        assert took <= 1.0 + 0.1
+        assert took < 1.0 + grace_s()
         out, err = function.communicate(timeout=30)
     assert function.returncode == 0
     assert left_lines(err) == []
