@@ -31,6 +31,9 @@ _NO_CONNECTION: Final = ("failed to connect to all addresses", "errors resolving
 _OWN_LIMIT: Final = "CLIENT: Received message larger than max"
 """What gRPC says of an answer that is too large for this side to read; the request was dealt with then."""
 
+_OWN_DEADLINE: Final = "Deadline Exceeded"
+"""What gRPC says once a call's time is up, alone or within words that depend on where it noticed."""
+
 _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "INVALID_ARGUMENT": Outcome.REJECTED,
     "ALREADY_EXISTS": Outcome.REJECTED,
@@ -114,7 +117,7 @@ class GrpcTransport:
             with untraced():
                 response = self._export(body, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            receipt = receipt_of_call(_failure_of(error))
+            receipt = receipt_of_call(_failure_of(error, self._timeout_s))
         except ValueError as error:
             # a closed channel, or metadata that gRPC does not take
             receipt = Receipt(outcome=Outcome.RETRY, message=shortened(f"gRPC call not made: {error}"))
@@ -169,10 +172,13 @@ def _outcome_of(failure: CallFailure) -> Outcome:
     return _OUTCOMES.get(failure.code, Outcome.UNKNOWN)
 
 
-def _failure_of(error: Any) -> CallFailure:
+def _failure_of(error: Any, timeout_s: float) -> CallFailure:
+    code, details = error.code().name, error.details() or ""
+    if code == "DEADLINE_EXCEEDED" and _OWN_DEADLINE in details:
+        details = f"not done within {timeout_s:g} s"
     return CallFailure(
-        code=error.code().name,
-        details=error.details() or "",
+        code=code,
+        details=details,
         retry_after_s=_retry_after_s(error.trailing_metadata()),
     )
 

@@ -149,7 +149,20 @@ def test_no_answer_in_time_leaves_the_fate_unknown() -> None:
         receipt = post(endpoint, timeout_s=0.2)
         over.set()
     assert receipt.outcome is Outcome.UNKNOWN
-    assert "DEADLINE_EXCEEDED" in receipt.message
+    assert receipt.message == f"{endpoint}: gRPC DEADLINE_EXCEEDED: not done within 0.2 s"
+
+
+@pytest.mark.parametrize("words", ["Deadline Exceeded", "Stream removed (Deadline Exceeded)"])
+def test_a_call_whose_time_is_up_is_told_in_the_same_words_wherever_grpc_noticed(words: str) -> None:
+    with collector(failing(grpc.StatusCode.DEADLINE_EXCEEDED, words)) as endpoint:
+        receipt = post(endpoint, timeout_s=20.0)
+    assert receipt.outcome is Outcome.UNKNOWN
+    assert receipt.message == f"{endpoint}: gRPC DEADLINE_EXCEEDED: not done within 20 s"
+
+
+def test_a_server_s_own_words_on_a_deadline_are_kept() -> None:
+    with collector(failing(grpc.StatusCode.DEADLINE_EXCEEDED, "storage: context deadline exceeded")) as endpoint:
+        assert "storage: context deadline exceeded" in post(endpoint, timeout_s=20.0).message
 
 
 def test_credentials_that_a_server_quotes_stay_out_of_the_message() -> None:
