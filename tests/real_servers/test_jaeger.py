@@ -18,7 +18,7 @@ from tests.workplace import Workplace, journal_events, restored
 from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge.testing.strategies import spans
-from tracebridge_otel.configuration import Protocol
+from tracebridge_otel.configuration import Protocol, Semconv
 
 pytestmark = pytest.mark.real_server
 
@@ -71,9 +71,11 @@ def tool(number: int, start_ns: int, session_id: str) -> Span:
     )
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_what_was_delivered_reads_back_equal(jaeger: Jaeger, protocol: Protocol) -> None:
-    sink = jaeger.sink(protocol)
+@pytest.mark.parametrize(
+    ("protocol", "semconv"), [("http/protobuf", "genai"), ("grpc", "genai"), ("http/protobuf", "openinference")]
+)
+def test_what_was_delivered_reads_back_equal(jaeger: Jaeger, protocol: Protocol, semconv: Semconv) -> None:
+    sink = jaeger.sink(protocol, semconv)
 
     @given(st.lists(spans(), min_size=1, max_size=12, unique_by=lambda span: (span.trace_id, span.span_id)))
     @settings(max_examples=25)
@@ -111,10 +113,11 @@ def test_what_is_not_there_is_nothing_and_no_error(jaeger: Jaeger) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("semconv", ["genai", "openinference"])
 def test_a_hundred_real_sessions_are_backfilled_validated_and_rebuilt_from_it(
-    empty_jaeger: Jaeger, legacy_traces: Path, tmp_path: Path
+    empty_jaeger: Jaeger, legacy_traces: Path, tmp_path: Path, semconv: Semconv
 ) -> None:
-    place = Workplace(tmp_path / "place", {"otel": empty_jaeger.section()})
+    place = Workplace(tmp_path / "place", {"otel": {**empty_jaeger.section(), "semconv": semconv}})
     place.backfill(legacy_traces)
     verdict = place.verdicts()["otel"]
     assert (verdict["exit_code"], verdict["sessions"]) == (0, 100), verdict

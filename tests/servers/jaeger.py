@@ -11,7 +11,7 @@ import msgspec
 
 from tests.servers.programs import JAEGER
 from tests.servers.running import RunningServer, answers, free_ports
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings, Protocol
+from tracebridge_otel.configuration import JaegerSettings, OtelSettings, Protocol, Semconv
 
 Storage = Literal["memory", "badger"]
 
@@ -24,10 +24,11 @@ class Jaeger(msgspec.Struct, frozen=True, kw_only=True):
     otlp_grpc: str
     server: RunningServer
 
-    def sink(self, protocol: Protocol = "http/protobuf") -> OtelSettings:
+    def sink(self, protocol: Protocol = "http/protobuf", semconv: Semconv = "genai") -> OtelSettings:
         """Settings of an otel sink that sends to it and reads it back."""
         return OtelSettings(
             protocol=protocol,
+            semconv=semconv,
             endpoint=self.otlp_grpc if protocol == "grpc" else self.otlp_http,
             compression="gzip",
             reader=JaegerSettings(url=self.url, visibility_lag=0.5),
