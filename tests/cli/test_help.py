@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def test_the_help_of_the_program_names_every_command_and_the_exit_codes(run: Run
     assert ran.code == 0
     for word in [*COMMANDS, "--config", "TRACEBRIDGE_CONFIG", "Exit codes"]:
         assert word in ran.out
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    ran = run("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"tracebridge {version('tracebridge')}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("config",), ("backfill",), ("no-such",), ("ship", "--no-such")])

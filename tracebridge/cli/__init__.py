@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tracebridge.cli import (
     backfill,
@@ -29,6 +30,7 @@ from tracebridge.cli import (
     validations,
 )
 from tracebridge.errors import TracebridgeError
+from tracebridge.version import installed_version
 
 _DESCRIPTION = """\
 Records what an LLM agent does as JSONL, delivers it to LangFuse and OpenTelemetry, and proves that it arrived.
@@ -74,6 +76,17 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
 
 
+class _Version(argparse.Action):
+    """Prints the version and ends; argparse's own action would have it looked up at each start."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"tracebridge {installed_version() or '(a checkout that is not installed)'}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tracebridge",
@@ -87,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the configuration, - for standard input; else $TRACEBRIDGE_CONFIG, else ./tracebridge.yaml, else the "
         "defaults",
     )
+    parser.add_argument("--version", action=_Version, help="print the version, and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (
         *(demo, ship, backfill, validate, validations, restore, open_, status, doctor),

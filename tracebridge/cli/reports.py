@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracebridge.errors import TracebridgeError
+from tracebridge.version import installed_version
 
 if TYPE_CHECKING:
     from tracebridge.config import SinkSettings
@@ -62,7 +63,7 @@ def write_reports(
     report = Report(
         sinks=tuple(sink_report(sink, trace_dir, verdict) for sink, verdict in validated),
         command=arguments.line,
-        version=_own_version(),
+        version=installed_version() or "(a checkout that is not installed)",
         made_ns=time.time_ns(),
     )
     if arguments.html is not None:
@@ -81,12 +82,3 @@ def _write(path: Path, text: str) -> None:
         with suppress(OSError):
             unfinished.unlink()
         raise ReportError(f"{path}: the report cannot be written: {error.strerror or error}") from error
-
-
-def _own_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("tracebridge")
-    except PackageNotFoundError:
-        return "(a checkout that is not installed)"

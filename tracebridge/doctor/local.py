@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from tracebridge.diagnosis import Check
 from tracebridge.errors import StateError, TracebridgeError, UnsupportedFileSystemError
 from tracebridge.journal import layout
 from tracebridge.journal.file_system import check_file_system
+from tracebridge.version import installed_version
 
 _DISTRIBUTION: Final = "tracebridge"
 _REQUIREMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -41,10 +42,10 @@ def examine_local(settings: Settings) -> Iterator[Check]:
 
 
 def _versions(settings: Settings) -> Check:
-    own = _version(_DISTRIBUTION) or "from a checkout that is not installed"
+    own = installed_version(_DISTRIBUTION) or "from a checkout that is not installed"
     found = [f"tracebridge {own}", f"Python {platform.python_version()}"]
     extras = {sink.sink_type.extra for sink in settings.enabled_sinks if sink.sink_type is not None}
-    versions = {name: _version(name) for name in _packages_of(extras)}
+    versions = {name: installed_version(name) for name in _packages_of(extras)}
     found += [f"{name} {number or 'is not installed'}" for name, number in versions.items()]
     if all(versions.values()):
         return Check(name="versions", status="ok", found=", ".join(found))
@@ -66,13 +67,6 @@ def _packages_of(extras: set[str]) -> list[str]:
         if name is not None and (wanted is None or wanted[1] in extras):
             names[name[0]] = None
     return list(names)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
 
 
 def _file_system(trace_dir: Path) -> Check:
