@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 
+
+@cache
 def installed_version(distribution: str = "tracebridge") -> str:
     """Return its version, "" if it is not installed: tracebridge itself may run from a checkout."""
     # looked for when somebody asks, because it takes longer to load than a command to run

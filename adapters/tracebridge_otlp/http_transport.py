@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final, Literal, Self
 
 import httpcore
@@ -228,6 +230,8 @@ def tls_context(certificates: Certificates) -> ssl.SSLContext:
     Raises:
         ConfigurationError: a certificate cannot be loaded.
     """
+    if certificates == Certificates():
+        return _platform_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     try:
         context = ssl.create_default_context(cafile=certificates.authority or None)
         if certificates.client:
@@ -236,3 +240,14 @@ def tls_context(certificates: Certificates) -> ssl.SSLContext:
         paths = ", ".join(filter(None, (certificates.authority, certificates.client, certificates.client_key)))
         raise ConfigurationError(f"TLS certificates cannot be loaded from {paths}: {error}") from None
     return context
+
+
+@lru_cache(maxsize=1)
+def _platform_context(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """The one of all connections that trust what the platform does: it takes longer to load than a session to deliver.
+
+    Args:
+        file: OpenSSL reads this variable of the environment itself; if it has changed, there must be another context.
+        folder: the same.
+    """
+    return ssl.create_default_context()

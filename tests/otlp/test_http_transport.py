@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.otlp.scripted_server import answering, flooding, free_port, http_answer, reset, scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome
-from tracebridge_otlp.http_transport import Certificates, Compression, HttpTransport
+from tracebridge_otlp.http_transport import Certificates, Compression, HttpTransport, tls_context
 
 SECRET = "Basic c2VjcmV0OnNlY3JldA=="
 OK = http_answer(200, "application/x-protobuf")
@@ -172,3 +173,17 @@ def test_a_certificate_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "no-such.pem")
     with pytest.raises(ConfigurationError, match=r"no-such\.pem"):
         HttpTransport("https://localhost", headers={}, certificates=Certificates(authority=missing))
+
+
+def test_what_the_platform_trusts_is_loaded_once_and_again_when_its_place_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    platform = tls_context(Certificates())
+    assert tls_context(Certificates()) is platform
+    nobody = tmp_path / "nobody.pem"
+    nobody.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(nobody))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert tls_context(Certificates()).get_ca_certs() == []
+    assert platform.verify_mode is ssl.CERT_REQUIRED
