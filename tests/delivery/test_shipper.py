@@ -215,6 +215,16 @@ def test_without_anything_at_the_backend_it_is_asked_once_however_many_sessions_
     assert len(rig.backend.answers.queries) == 1
 
 
+def test_what_the_backend_may_hold_already_waits_for_its_lag_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracebridge.delivery.shipper.LOOK_EVERY_S", 3600.0)
+    rig = Rig(tmp_path, FileBackend(visibility_lag_s=0.05))
+    write_session(rig.trace_dir, "a")
+    rig.ship()
+    assert rig.stored_names() == expected_names("a")
+
+
 def test_a_state_that_saw_the_first_session_begin_asks_nothing(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     layout.opened_log(rig.trace_dir).parent.mkdir()

@@ -68,6 +68,11 @@ class Prior:
         if not had_shipper and not _has_namesake(state, target) and _all_announced(trace_dir):
             state.knows_all(target)
 
+    @property
+    def wait_s(self) -> float:
+        """How long it may take until what was sent before this began shows, in seconds."""
+        return max(0.0, self._began_at + self._capabilities.visibility_lag_s - time.monotonic())
+
     def held(self, key: SessionKey, stream: SessionStream) -> Container[SpanId] | None:
         """The spans that the backend holds of what `stream` reads next; None if that cannot be told now.
 

@@ -217,8 +217,14 @@ class Shipper:
         if not self._collector.has_more and self._has_room() and not self._health.is_held_back:
             self._looked_for = max(self._looked_for, request)
             self._has_looked = True
-            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._look_at = time.monotonic() + self._gathering_s()
             self._watch.settle()
+
+    def _gathering_s(self) -> float:
+        """How long events may gather now: what was passed over gathers no longer than it has to."""
+        if self._collector.has_skipped and self._prior.wait_s > 0:
+            return min(self._prior.wait_s, LOOK_EVERY_S)
+        return LOOK_EVERY_S
 
     def _until_next_look(self) -> float:
         """In seconds; while there is no room an answer will end the wait."""
