@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import random
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ import httpx
 import msgspec
 
 from tracebridge.errors import BackendError, BusyBackendError
+from tracebridge.jitter import JITTER
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
 from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
@@ -247,7 +247,7 @@ def _pause_s(error: _PassingError, failures: int) -> float:
     least_s = _UNSAID_LIMIT_S if error.is_limited else _FIRST_PAUSE_S * 2.0 ** (failures - 1)
     asked_s = least_s if error.pause_s is None else max(error.pause_s, _FIRST_PAUSE_S)
     # those who were refused together should not come back together
-    return asked_s * random.uniform(1.0, 1.1)
+    return asked_s * JITTER.uniform(1.0, 1.1)
 
 
 def _colon(words: str) -> str:

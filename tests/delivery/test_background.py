@@ -32,10 +32,31 @@ _HOLDER = """
 import sys
 from pathlib import Path
 from tracebridge.delivery.lock import ShipperLock
+print("ready", flush=True)
+sys.stdin.readline()
 assert ShipperLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+@contextmanager
+def other_process(lock: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that takes a lock as soon as it is told to: it takes long to start."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        yield holder
+
+
+def take_lock(holder: subprocess.Popen[str]) -> None:
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "held\n"
 
 
 class UnopenableBackend(FileBackend):
@@ -144,22 +165,18 @@ def test_a_shipper_whose_lock_file_is_deleted_gives_up_and_competes_for_the_new_
         "the state folder": lock.parent.parent,
         "the trace folder": settings.trace_dir,
     }
-    with shipping(settings) as first:
+    with shipping(settings) as first, other_process(lock) as second:
         assert first.flush(10) == 0
         if paths[deleted].is_dir():
             shutil.rmtree(paths[deleted])
         else:
             lock.unlink()
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as second:
-            assert second.stdout is not None
-            assert second.stdout.readline() == "held\n", "it can lock a new file"
-            until(lambda: "were replaced" in caplog.text, "the first one knows", LOCK_CHECK_S + grace_s())
-            write_session(settings.trace_dir, "b")
-            assert first.flush(0.5) > 0, "the first one ships no more"
-            second.communicate("")
+        take_lock(second)
+        until(lambda: "were replaced" in caplog.text, "the first one knows", LOCK_CHECK_S + grace_s())
+        write_session(settings.trace_dir, "b")
+        assert first.flush(0.5) > 0, "the first one ships no more"
+        second.communicate("")
         assert first.flush(10) == 0
     assert {span.session_id for span in stored(tmp_path / "sink")} == {"a", "b"}
     if "lock" in deleted:
@@ -255,11 +272,8 @@ def test_another_process_takes_over_when_the_one_that_ships_ends(tmp_path: Path)
     settings = settings_of(tmp_path, sink=FileBackend())
     write_session(settings.trace_dir, "a")
     lock = layout.locks_folder(settings.trace_dir) / "sink.lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with other_process(lock) as holder:
+        take_lock(holder)
         with shipping(settings) as shipper:
             assert shipper.flush(0.3) > 0, "another process ships, so this one cannot"
             assert stored(tmp_path / "sink") == []

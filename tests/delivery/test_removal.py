@@ -61,6 +61,22 @@ def test_an_old_session_that_every_sink_shows_goes_with_all_that_the_state_knew_
     state.close()
 
 
+def test_what_another_pass_deletes_meanwhile_is_neither_deleted_nor_refused_by_this_one(rig: Rig) -> None:
+    age(write_session(rig.trace_dir, "old"))
+    rig.ship()
+    others: list[Removed] = []
+
+    def another_passes() -> bool:
+        others.append(remove(rig))
+        return False
+
+    removal = Removal(rig.settings)
+    removed = removal.remove_older_than(DAY_S, is_over=another_passes)
+    removal.close()
+    assert [other.sessions for other in others] == [["old"]]
+    assert (removed.sessions, removed.bytes, removed.refused) == ([], 0, [])
+
+
 def test_a_dry_run_tells_and_deletes_nothing(rig: Rig) -> None:
     events = age(write_session(rig.trace_dir, "old"))
     rig.ship()

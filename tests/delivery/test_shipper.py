@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 import threading
@@ -277,6 +278,25 @@ def test_old_sessions_wait_for_a_reader_that_is_away_and_new_ones_do_not(rig: Ri
     drive(shipper)
     assert rig.stored_names() == expected_names("new", "old")
     shipper.close()
+
+
+def test_what_the_agent_draws_at_random_is_not_moved_on_by_trouble(rig: Rig) -> None:
+    rig.backend.answers.scripted = [RETRY, UNKNOWN, RETRY]
+    write_session(rig.trace_dir, "a")
+    random.seed(7)
+    drawn = [random.random() for _ in range(2)]
+    random.seed(7)
+    assert random.random() == drawn[0]
+    rig.ship()
+    assert random.random() == drawn[1]
+
+
+def test_workers_with_the_same_seed_do_not_come_back_at_the_same_moment() -> None:
+    waits = set()
+    for _ in range(20):
+        random.seed(7)
+        waits.add(Backoff().failed())
+    assert len(waits) == 20
 
 
 def test_a_copied_folder_is_not_sent_again(rig: Rig, tmp_path: Path) -> None:

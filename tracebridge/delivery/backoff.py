@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Final
+
+from tracebridge.jitter import JITTER
 
 FIRST_S: Final = 0.5
 LONGEST_S: Final = 60.0
@@ -16,7 +17,7 @@ class Backoff:
     """Waits that double from try to try up to a cap, each drawn at random from its upper half."""
 
     def __init__(
-        self, draw: Callable[[], float] = random.random, *, first_s: float = FIRST_S, longest_s: float = LONGEST_S
+        self, draw: Callable[[], float] = JITTER.random, *, first_s: float = FIRST_S, longest_s: float = LONGEST_S
     ) -> None:
         """Begin with short waits.
 

@@ -196,6 +196,8 @@ class Removal:
                     self._spooled.append(candidate.folder.name, candidate.session_id)
                 reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
                 self._sweep()
+            if reason and not layout.events_file(candidate.folder).exists():
+                continue  # another pass has deleted it meanwhile, and counts it
             if reason:
                 result.refused.append(Refusal(candidate.session_id, reason))
             else:
