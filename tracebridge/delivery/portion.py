@@ -1,4 +1,4 @@
-"""`Portion`: which of the recorded sessions a backend gets. Whoever ships, counts, compares or deletes asks it.
+"""`Portion`: which recorded sessions a backend gets. Whoever ships, counts, compares, reports or deletes asks it.
 
 Three things decide: the sampling of the sink's policy, since when a raised share of sessions is delivered (`ramp.py`),
 and which sessions of a backfilled folder were asked for (`choice.py`).
