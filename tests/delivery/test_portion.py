@@ -61,8 +61,9 @@ def test_each_session_has_one_standing(state: State, tmp_path: Path) -> None:
     assert set(found.values()) == set(Standing), "the case has one of each"
 
 
-def test_what_was_not_chosen_is_left_out_by_nobody() -> None:
+def test_what_was_not_chosen_is_neither_in_nor_left_out() -> None:
     assert {standing for standing in Standing if standing.is_left_out} == {Standing.SAMPLED_OUT, Standing.LEFT_BEHIND}
+    assert {standing for standing in Standing if standing.is_in} == {Standing.TAKEN, Standing.LEFT_BEHIND}
 
 
 def test_the_short_question_has_the_same_answer(state: State) -> None:

@@ -66,6 +66,11 @@ class Standing(Enum):
     """It began before the sink's share was raised to it, and its past was not asked for."""
 
     @property
+    def is_in(self) -> bool:
+        """Whether the sink's sampling keeps the session, be its past asked for or not."""
+        return self in (Standing.TAKEN, Standing.LEFT_BEHIND)
+
+    @property
     def is_left_out(self) -> bool:
         """Whether it is the sink's own share that leaves the session out."""
         return self in (Standing.SAMPLED_OUT, Standing.LEFT_BEHIND)

@@ -126,7 +126,7 @@ def _kept(state: State, target: int, policy: Policy) -> Iterator[_Kept]:
     portion = Portion.of(state, target, policy)
     for journal in recorded(state):
         standing = portion.standing(journal)
-        if standing not in (Standing.TAKEN, Standing.LEFT_BEHIND):
+        if not standing.is_in:
             continue
         try:
             status = journal.events.stat()
