@@ -41,6 +41,14 @@ def test_what_was_compared_is_kept_for_each_backend_and_replaced_by_what_is_newe
     ]
 
 
+def test_a_comparison_is_current_as_long_as_nothing_was_written_and_the_rules_are_the_same() -> None:
+    one = compared("a", size=120, defects=2)
+    assert one.is_current(120, "r")
+    assert not one.is_current(121, "r")
+    assert not one.is_current(119, "r"), "the file was replaced, or cut"
+    assert not one.is_current(120, "others")
+
+
 def test_what_is_known_of_a_backend_or_a_folder_goes_with_it_and_decisions_stay(state: State, tmp_path: Path) -> None:
     target, folder = state.target("langfuse", "here"), state.folder(tmp_path)
     other = state.folder(tmp_path / "other")

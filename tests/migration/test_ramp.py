@@ -105,6 +105,20 @@ def test_share_and_past_may_be_asked_for_at_once(workplace: Workplace) -> None:
     assert at_backend(workplace) == set(NAMES)
 
 
+def test_old_sessions_that_no_backfill_asked_for_neither_come_in_nor_are_left_behind(workplace: Workplace) -> None:
+    old = workplace.folder / "old"
+    asked = [f"asked-{number}" for number in range(10)]
+    for name in asked:
+        write_session(old, name, turns=1, at="2026-02-01T00:00:00Z")
+    for number in range(10):
+        write_session(old, f"not-asked-{number}", turns=1, at="2026-02-03T00:00:00Z")
+    ran = workplace.call("backfill", str(old), "--until", "2026-02-02")
+    assert ran.returncode == 0, ran.stderr
+    came_in = share_of(0.6, NAMES + asked) - share_of(0.2, NAMES + asked)
+    told = ramp(workplace, "--share", "60%")
+    assert (told["came_in"], told["left_behind"]) == (len(came_in), len(came_in))
+
+
 def test_a_share_that_is_raised_by_hand_sends_the_past(workplace: Workplace, devserver: DevServer) -> None:
     workplace.configure({"langfuse": langfuse(devserver, policy={"sample_rate": 0.6})}, delivery="external")
     assert workplace.call("ship").returncode == 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tests.delivery.rig import write_session
 from tests.workplace import ROOT
 from tracebridge.delivery.choice import Window
 from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.ramp import Ramp
 from tracebridge.delivery.state import State
 from tracebridge.event import timestamp_ns
-from tracebridge.policy import Policy
+from tracebridge.policy import Policy, keeps_session
 from tracebridge.report import Day
 from tracebridge.report.collect import policy_in_words
 from tracebridge.report.coverage import OwedSession, by_day, owed_sessions
@@ -43,7 +45,8 @@ def test_what_is_owed_is_told_from_the_folders_their_windows_and_the_sampling(tm
     state = State(tmp_path / "state.sqlite")
     try:
         number = state.backfill(old, Window(timestamp_ns("2025-03-01"), timestamp_ns("2026-01-01")))
-        owed = {one.session: one for one in owed_sessions(state, Policy())}
+        target = state.target("sink", "somewhere")
+        owed = {one.session: one for one in owed_sessions(state, target, Policy())}
         assert "session-empty" not in owed
         assert owed["session-gardener-1"] == OwedSession(
             number,
@@ -51,8 +54,26 @@ def test_what_is_owed_is_told_from_the_folders_their_windows_and_the_sampling(tm
             timestamp_ns("2025-03-04T09:00:00Z"),
             (old / "session-gardener-1" / "events.jsonl").stat().st_size,
         )
-        assert list(owed_sessions(state, Policy(sample_rate=0.0))) == []
+        assert list(owed_sessions(state, target, Policy(sample_rate=0.0))) == []
         state.backfill(old, Window(0, 1))
+    finally:
+        state.close()
+
+
+def test_what_was_left_behind_when_the_share_was_raised_is_not_owed(tmp_path: Path) -> None:
+    names = [f"s{number}" for number in range(10)]
+    for name in names:
+        write_session(tmp_path / "traces", name, turns=1, at="2026-02-01T00:00:00Z")
+    write_session(tmp_path / "traces", "later", turns=1, at="2026-02-03T00:00:00Z")
+    state = State(tmp_path / "state.sqlite")
+    try:
+        state.folder(tmp_path / "traces")
+        raised, other = state.target("raised", "somewhere"), state.target("other", "somewhere")
+        state.keep_ramp(raised, Ramp().raised(0.5, 1.0, timestamp_ns("2026-02-02T00:00:00Z")))
+        was_in = [f"session-{name}" for name in names if keeps_session(Policy(sample_rate=0.5), name)]
+        assert 0 < len(was_in) < len(names)
+        assert [one.session for one in owed_sessions(state, raised, Policy())] == ["session-later", *was_in]
+        assert len(list(owed_sessions(state, other, Policy()))) == len(names) + 1
     finally:
         state.close()
 

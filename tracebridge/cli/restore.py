@@ -184,7 +184,7 @@ def policies_of(settings: Settings, sink: SinkSettings) -> Callable[[str], Polic
 
 def _expecting(settings: Settings) -> Callable[[Path, str], None]:
     """Sees to it that who ships from the trace folder takes no session that is back for a new one."""
-    from tracebridge.delivery.expected import expect_held
+    from tracebridge.delivery.returned import expect_held
     from tracebridge.delivery.state import State
     from tracebridge.journal import layout
 

@@ -9,12 +9,11 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.backlog import Backlog, Unread, lines_of
-from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.portion import Portion, recorded
 from tracebridge.delivery.records import Account
 from tracebridge.delivery.state import State
 from tracebridge.event import NotAnEventError, timestamp_ns
-from tracebridge.journal import layout
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 
 
 class Accounting(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,17 +84,12 @@ def accounting_of(state: State, policy: Policy, account: Account, unread: Sequen
 def _left_out(state: State, account: Account, policy: Policy) -> Iterator[Path]:
     """The journals that the policy's sampling leaves out, or took in only from a later time on."""
     target = state.target(account.sink, account.endpoint)
-    ramp = state.ramp(target)
-    if policy.sample_rate >= 1.0 and not ramp.stages:
+    portion = Portion.of(state, target, policy)
+    if portion.leaves_nothing_out:
         return
-    choice = Choice(state.choices())
-    for number, path in state.folders().items():
-        for folder in layout.session_folders(path):
-            events = layout.events_file(folder)
-            session_id = layout.session_id_of(folder)
-            is_in = keeps_session(policy, session_id) and ramp.takes(session_id, events)
-            if not is_in and choice.takes(number, events):
-                yield events
+    for journal in recorded(state):
+        if portion.standing(journal).is_left_out:
+            yield journal.events
 
 
 class _Timed(msgspec.Struct):

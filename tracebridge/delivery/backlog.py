@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 
 from tracebridge.config import SinkSettings
-from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.state import State
 from tracebridge.delivery.state_file import BUSY_S
 from tracebridge.journal import layout
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 
 _LEAST_BUSY_S: Final = 0.05
 
@@ -53,7 +53,7 @@ class Backlog:
 
     def unread(self) -> Iterator[Unread]:
         """The sessions of which a part was not read, in no order."""
-        choice, ramp = Choice(self._state.choices()), self._state.ramp(self._target)
+        portion = Portion.of(self._state, self._target, self._policy)
         for number, path in self._state.folders().items():
             positions = self._state.positions(self._target, number)
             for folder in _session_folders(path):
@@ -61,12 +61,7 @@ class Backlog:
                 size, offset = size_of(events), positions.get(folder.name, 0)
                 if size < offset:
                     offset = 0  # another file has taken the place of the one that was read
-                if (
-                    size > offset
-                    and keeps_session(self._policy, layout.session_id_of(folder))
-                    and ramp.takes(layout.session_id_of(folder), events)
-                    and choice.takes(number, events)
-                ):
+                if size > offset and portion.takes(Journal(number, folder)):
                     yield Unread(events, offset, size)
 
     def left(self, deadline: float | None = None) -> Left:

@@ -48,6 +48,10 @@ class Choice:
         began_ns = began_ns_of(events)
         return began_ns is None or any(window.holds(began_ns) for window in windows)
 
+    def takes_all(self, folder: int) -> bool:
+        """Whether every session of a folder is delivered, whenever it began."""
+        return folder not in self._windows
+
     def changed(self, other: Choice) -> list[int]:
         """The folders of which another choice takes other sessions."""
         mine, theirs = self._windows, other._windows

@@ -15,6 +15,7 @@ import msgspec
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.pace import FullSpeed, Pace
+from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.settle import missing
 from tracebridge.delivery.state import SpanRef, State
@@ -66,17 +67,17 @@ class _Owed:
         self.name = name
         self.read_back = read_back
         self.includes_unsampled = policy.include_unsampled
-        self._policy = policy
-        self._ramp = state.ramp(target)
+        self._folder = folder
+        self._portion = Portion.of(state, target, policy)
         self._positions = state.positions(target, folder)
         self._deadlines = state.deadlines(target, folder)
         self._in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
         self._dead = {letter.ref.session_id for letter in state.dead.of(target)}
 
     def concerns(self, candidate: _Candidate) -> bool:
-        """Whether the sink's sampling takes the session."""
-        events = layout.events_file(candidate.folder)
-        return keeps_session(self._policy, candidate.session_id) and self._ramp.takes(candidate.session_id, events)
+        """Whether the sink's share takes the session."""
+        # a window says what is sent, not what may be deleted
+        return not self._portion.standing(Journal(self._folder, candidate.folder)).is_left_out
 
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files; empty if it does not."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import msgspec
 
 from tracebridge.config import Settings
 from tracebridge.delivery.backlog import size_of
-from tracebridge.delivery.choice import Choice
+from tracebridge.delivery.portion import Portion, recorded
 from tracebridge.delivery.state import State, Target
 from tracebridge.journal import layout
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 
 
 class StillOwed(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,9 +48,7 @@ def mark_switched_off(state: State, settings: Settings) -> None:
         if not target.off_since_ns:
             named = settings.sink(target.sink)
             policy = named.policy if named is not None else Policy()
-            state.switched_off(
-                target.id, {folder: _sessions(state, target.id, folder, policy) for folder in state.folders()}
-            )
+            state.switched_off(target.id, _sessions(state, target.id, policy))
 
 
 def still_owed(state: State, settings: Settings) -> list[StillOwed]:
@@ -65,15 +65,14 @@ def still_owed(state: State, settings: Settings) -> list[StillOwed]:
     return [owed for owed in found if owed.sessions or owed.events]
 
 
-def _sessions(state: State, target: int, folder: int, policy: Policy) -> list[str]:
-    choice, ramp = Choice(state.choices()), state.ramp(target)
-    return [
-        session.name
-        for session in layout.session_folders(state.folders()[folder])
-        if keeps_session(policy, layout.session_id_of(session))
-        and ramp.takes(layout.session_id_of(session), layout.events_file(session))
-        and choice.takes(folder, layout.events_file(session))
-    ]
+def _sessions(state: State, target: int, policy: Policy) -> dict[int, list[str]]:
+    """The names of the sessions that a target was to get, by folder."""
+    portion = Portion.of(state, target, policy)
+    names: dict[int, list[str]] = defaultdict(list)
+    for journal in recorded(state):
+        if portion.takes(journal):
+            names[journal.number].append(journal.folder.name)
+    return names
 
 
 def _unread(state: State, target: int) -> int:

@@ -15,13 +15,13 @@ import msgspec
 
 from tracebridge.assembler import Narrowing
 from tracebridge.assembler.deadlines import Deadlines
-from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.pace import Pace
+from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
 from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
-from tracebridge.policy import Policy, keeps_session, untouched_size
+from tracebridge.policy import Policy, untouched_size
 from tracebridge.session_stream import SessionStream
 
 FULL_SCAN_EVERY_S: Final = 3600.0
@@ -61,7 +61,7 @@ class SessionWatch:
         self._log_position = LogPosition()
         self._main_folder = state.folder(trace_dir)
         self._folders = state.folders()
-        self._choice, self._ramp = Choice(state.choices()), state.ramp(target)
+        self._portion = Portion.of(state, target, policy)
         self._scanned: set[int] = set()
         self._known: set[int] = set()
         self._scanned_at = 0.0
@@ -80,12 +80,11 @@ class SessionWatch:
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S and not self._found:
             self._scanned.clear()
         self._folders = self._state.folders()
-        choice = Choice(self._state.choices())
-        self._scanned.difference_update(choice.changed(self._choice))
-        self._choice = choice
-        if (ramp := self._state.ramp(self._target)) != self._ramp:
-            self._ramp = ramp
+        portion = Portion.of(self._state, self._target, self._policy)
+        self._scanned.difference_update(portion.choice.changed(self._portion.choice))
+        if portion.ramp != self._portion.ramp:
             self._scanned.clear()
+        self._portion = portion
         opened = self._log.tail(self._log_position)
         self._log_position = opened.position
         if opened.is_another:
@@ -164,7 +163,7 @@ class SessionWatch:
         size, position = _size_of(events), mark.position if mark else 0
         # a file that is shorter than what was read is another one, or was cut
         if size and size != position:
-            if self._keeps(key, path):
+            if self._portion.takes(Journal(key.folder, path / key.name)):
                 found.append(key.name)
                 self._found_bytes += size - position if size > position else size
         elif is_first and is_held(events):
@@ -204,11 +203,12 @@ class SessionWatch:
             return None
         self._waiting.discard(key)
         path = self._folders[key.folder]
-        if not self._keeps(key, path):
+        journal = Journal(key.folder, path / key.name)
+        if not self._portion.takes(journal):
             return None
         try:
             stream = SessionStream(
-                layout.events_file(path / key.name),
+                journal.events,
                 self._narrowing,
                 self._state.cursor(self._target, key.folder, key.name),
                 untouched_size=untouched_size(self._policy),
@@ -223,14 +223,6 @@ class SessionWatch:
         unread = max(0, _size_of(stream.path) - stream.offset)
         self._found_bytes = max(0, self._found_bytes - unread)
         return stream
-
-    def _keeps(self, key: SessionKey, path: Path) -> bool:
-        folder = path / key.name
-        if self._policy.sample_rate < 1.0 and not keeps_session(self._policy, layout.session_id_of(folder)):
-            return False
-        if self._ramp.stages and not self._ramp.takes(layout.session_id_of(folder), layout.events_file(folder)):
-            return False
-        return self._choice.takes(key.folder, layout.events_file(folder))
 
 
 def _has_work(stream: SessionStream) -> bool:

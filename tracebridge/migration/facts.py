@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.accounting import account_for
-from tracebridge.delivery.choice import Choice, began_ns_of
+from tracebridge.delivery.choice import began_ns_of
 from tracebridge.delivery.evidence import Compared, Validation
+from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
-from tracebridge.journal import layout
 from tracebridge.migration.conditions import Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 from tracebridge.validation.continuous import least_rest_s
 from tracebridge.validation.scope import Scope
 
@@ -26,17 +25,17 @@ _DELIVERED_WITHIN_S: Final = 60.0
 """How long something recorded may be on its way, in seconds: the gate opens with nothing older that waits."""
 
 
-class _Journal(msgspec.Struct, frozen=True):
-    """One session's journal that a sink is owed."""
+class _Kept(msgspec.Struct, frozen=True):
+    """One session's journal that a sink's sampling keeps, as it is now."""
 
-    folder: int
-    path: Path
+    journal: Journal
+    is_left_behind: bool
     size: int
     written_ns: int
 
     @property
     def key(self) -> tuple[int, str]:
-        return self.folder, self.path.parent.name
+        return self.journal.number, self.journal.folder.name
 
 
 def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Switch) -> Facts:
@@ -87,18 +86,17 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         ("owed", "clean", "defective", "outdated", "other_rules", "uncompared", "young", "left_behind"), 0
     )
     begins: list[int] = []
-    ramp = state.ramp(target)
-    for journal in _kept(state, known.policy):
-        if not ramp.takes(layout.session_id_of(journal.path.parent), journal.path):
+    for kept in _kept(state, target, known.policy):
+        if kept.is_left_behind:
             counts["left_behind"] += 1
             continue
-        found = compared.get(journal.key)
-        began_ns = began_ns_of(journal.path)
+        found = compared.get(kept.key)
+        began_ns = began_ns_of(kept.journal.events)
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
-        verdict = _verdict(journal, found, rules)
-        is_young = journal.written_ns >= young_since_ns
-        if verdict not in ("clean", "defective") and (is_young or journal.key in opened):
+        verdict = _verdict(kept, found, rules)
+        is_young = kept.written_ns >= young_since_ns
+        if verdict not in ("clean", "defective") and (is_young or kept.key in opened):
             counts["young"] += 1
             continue
         counts["owed"] += 1
@@ -113,30 +111,29 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
     )
 
 
-def _verdict(journal: _Journal, found: Compared | None, rules: str) -> str:
+def _verdict(kept: _Kept, found: Compared | None, rules: str) -> str:
     if found is None:
         return "uncompared"
     if found.rules != rules:
         return "other_rules"
     if found.defects:
         return "defective"
-    return "clean" if found.size == journal.size else "outdated"
+    return "clean" if found.size == kept.size else "outdated"
 
 
-def _kept(state: State, policy: Policy) -> Iterator[_Journal]:
-    """The journals that a policy's sampling keeps."""
-    choice = Choice(state.choices())
-    for number, path in state.folders().items():
-        for folder in layout.session_folders(path):
-            events = layout.events_file(folder)
-            if not keeps_session(policy, layout.session_id_of(folder)) or not choice.takes(number, events):
-                continue
-            try:
-                status = events.stat()
-            except FileNotFoundError:
-                continue  # it was removed, because every sink has it
-            if status.st_size:
-                yield _Journal(number, events, status.st_size, status.st_mtime_ns)
+def _kept(state: State, target: int, policy: Policy) -> Iterator[_Kept]:
+    """The journals that the sink's sampling keeps, those that were left behind included."""
+    portion = Portion.of(state, target, policy)
+    for journal in recorded(state):
+        standing = portion.standing(journal)
+        if not standing.is_in:
+            continue
+        try:
+            status = journal.events.stat()
+        except FileNotFoundError:
+            continue  # it was removed, because every sink has it
+        if status.st_size:
+            yield _Kept(journal, standing is Standing.LEFT_BEHIND, status.st_size, status.st_mtime_ns)
 
 
 def _replaced(settings: Settings, switch: Switch) -> Policy:

@@ -7,9 +7,9 @@ import time
 import msgspec
 
 from tracebridge.config import Settings, SinkSettings
+from tracebridge.delivery.portion import Portion, Standing, recorded
 from tracebridge.delivery.ramp import Ramp
 from tracebridge.delivery.state import State
-from tracebridge.journal import layout
 from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.history import Record, write_down
 from tracebridge.migration.tiers import MigrationError, Switch, tier_of
@@ -68,7 +68,7 @@ def change_share(
         record = msgspec.structs.replace(record, change=change)
         # before the file: whoever starts by the new one must know whose past is not sent
         file.write(text, lambda: _keep(state, target, ramp, record))
-    return _ramped(state, sink, before, share, ramp)
+    return _ramped(state, target, sink, before, share)
 
 
 def _keep(state: State, target: int, ramp: Ramp, record: Record) -> None:
@@ -76,13 +76,12 @@ def _keep(state: State, target: int, ramp: Ramp, record: Record) -> None:
     write_down(state, "ramp", record)
 
 
-def _ramped(state: State, sink: SinkSettings, before: float, share: float, ramp: Ramp) -> Ramped:
-    was, is_now = Policy(sample_rate=before), Policy(sample_rate=share)
+def _ramped(state: State, target: int, sink: SinkSettings, before: float, share: float) -> Ramped:
+    was, is_now = Policy(sample_rate=before), Portion.of(state, target, Policy(sample_rate=share))
     came_in = left_behind = 0
-    for path in state.folders().values():
-        for folder in layout.session_folders(path):
-            session_id = layout.session_id_of(folder)
-            if keeps_session(is_now, session_id):
-                came_in += not keeps_session(was, session_id)
-                left_behind += not ramp.takes(session_id, layout.events_file(folder))
+    for journal in recorded(state):
+        standing = is_now.standing(journal)
+        if standing.is_in:
+            came_in += not keeps_session(was, journal.session_id)
+            left_behind += standing is Standing.LEFT_BEHIND
     return Ramped(sink=sink.name, before=before, after=share, came_in=came_in, left_behind=left_behind)

@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tracebridge import policy as policies
-from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.portion import Portion, recorded
 from tracebridge.delivery.state import State
-from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
 from tracebridge.policy import Policy
 from tracebridge.report.record import Day
@@ -30,19 +28,16 @@ class OwedSession(NamedTuple):
     """Of the journal, in bytes."""
 
 
-def owed_sessions(state: State, policy: Policy) -> Iterator[OwedSession]:
-    """The sessions in the trace folder and in every backfilled one that a sink of this policy should hold.
+def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSession]:
+    """The sessions in the trace folder and in every backfilled one that a target, whose sink has this policy, gets.
 
     Of each journal only the first event is read. What cannot be read, or holds none, has no day and is left out.
     """
-    choice = Choice(state.choices())
-    for number, path in state.folders().items():
-        for folder in layout.session_folders(path):
-            events = layout.events_file(folder)
-            is_owed = policies.keeps_session(policy, layout.session_id_of(folder)) and choice.takes(number, events)
-            began = _began(events) if is_owed else None
-            if began is not None:
-                yield OwedSession(number, folder.name, *began)
+    portion = Portion.of(state, target, policy)
+    for journal in recorded(state):
+        began = _began(journal.events) if portion.takes(journal) else None
+        if began is not None:
+            yield OwedSession(journal.number, journal.folder.name, *began)
 
 
 def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared]) -> tuple[Day, ...]:

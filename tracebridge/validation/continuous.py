@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tracebridge.config import Settings, SinkSettings
-from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.lock import ShipperLock
+from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
-from tracebridge.policy import keeps_session
 from tracebridge.validation.comparison import Comparison
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
@@ -106,24 +105,23 @@ class ContinuousValidation:
         rest_s = least_rest_s(sink)
         compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
         in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
-        choice, ramp = Choice(state.choices()), state.ramp(target)
+        portion = Portion.of(state, target, sink.policy)
         for number, path in state.folders().items():
             positions, opened = state.positions(target, number), state.deadlines(target, number)
             for folder in layout.session_folders(path):
-                session_id = layout.session_id_of(folder)
-                if not (keeps_session(sink.policy, session_id) and is_drawn(session_id, self._sample)):
+                journal = Journal(number, folder)
+                session_id = journal.session_id
+                if not is_drawn(session_id, self._sample):
                     continue
-                events = layout.events_file(folder)
                 try:
-                    status = events.stat()
+                    status = journal.events.stat()
                 except FileNotFoundError:
                     continue  # every sink has it, so the spool has deleted it
                 known = compared.get((number, folder.name))
                 is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
-                is_known = known is not None and known.size == status.st_size and known.rules == rules
+                is_known = known is not None and known.is_current(status.st_size, rules)
                 is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight
-                is_to_compare = is_delivered and is_at_rest and not is_known
-                if is_to_compare and choice.takes(number, events) and ramp.takes(session_id, events):
+                if is_delivered and is_at_rest and not is_known and portion.takes(journal):
                     yield session_id
 
     def _tell(self, sink: str, session_id: str, comparison: Comparison) -> None:

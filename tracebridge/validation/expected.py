@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from tracebridge import policy as policies
+from tracebridge.delivery.portion import Journal
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.event import Json
 from tracebridge.journal.reader import read_journal
@@ -16,7 +17,6 @@ from tracebridge.policy import Policy
 from tracebridge.session_stream import SessionStream
 from tracebridge.span import Span
 from tracebridge.validation.comparison import SpanId
-from tracebridge.validation.owed import Journal
 
 _READ_BYTES: Final = 1 << 20
 

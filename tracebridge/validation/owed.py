@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.state import State
 from tracebridge.event import SESSION_START, Event
-from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
 
 _TAIL_BYTES: Final = 1 << 16
 _LONGEST_FIRST_LINE: Final = 1 << 20
-
-
-class Journal(NamedTuple):
-    """One of the files in which a session is recorded: an old folder may hold its past, the trace folder the rest."""
-
-    number: int
-    """The number of the folder of sessions that it was found in."""
-    folder: Path
-    """The session's own folder."""
-
-    @property
-    def events(self) -> Path:
-        """The file itself."""
-        return layout.events_file(self.folder)
-
-    @property
-    def size(self) -> int:
-        """Its bytes now; 0 if it is gone."""
-        try:
-            return os.stat(self.events).st_size
-        except OSError:
-            return 0
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,17 +57,16 @@ def owing(state: State, target: int, policy: Policy, scope: Scope, rules: str) -
     """
     found: dict[str, list[Journal]] = {}
     sampled_out: set[str] = set()
-    choice, ramp = Choice(state.choices()), state.ramp(target)
-    for number, path in state.folders().items():
-        for folder in layout.session_folders(path):
-            session_id = layout.session_id_of(folder)
-            events = layout.events_file(folder)
-            if scope.session_id not in (None, session_id) or not choice.takes(number, events):
-                continue
-            if keeps_session(policy, session_id) and ramp.takes(session_id, events):
-                found.setdefault(session_id, []).append(Journal(number, folder))
-            else:
-                sampled_out.add(session_id)
+    portion = Portion.of(state, target, policy)
+    for journal in recorded(state):
+        session_id = journal.session_id
+        if scope.session_id not in (None, session_id):
+            continue
+        standing = portion.standing(journal)
+        if standing is Standing.TAKEN:
+            found.setdefault(session_id, []).append(journal)
+        elif standing.is_left_out:
+            sampled_out.add(session_id)
     asked = [
         Owed(session_id=session_id, journals=tuple(journals))
         for session_id, journals in found.items()
@@ -159,4 +133,4 @@ def _is_known_clean(owed: Owed, known: dict[tuple[int, str], Compared], rules: s
 
 
 def _is_clean(journal: Journal, before: Compared | None, rules: str) -> bool:
-    return before is not None and before.defects == 0 and before.rules == rules and before.size == journal.size
+    return before is not None and before.defects == 0 and before.is_current(journal.size, rules)
