@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tests.outcomes.backend import Kept, Reply
-from tests.outcomes.trial import FEW_SPANS, Trial
+from tests.outcomes.trial import FEW_SPANS, PATIENT_S, Trial
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -17,6 +17,8 @@ class Case(msgspec.Struct, frozen=True):
     """Whether the request may have been stored all the same, so that sending it again may repeat it."""
     said: str
     """What the log says of it, beside where."""
+    timeout: float = PATIENT_S
+    """That of the sink, in seconds."""
 
 
 def assert_sent_again_until_taken(trial: Trial, backend: Kept, case: Case) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from tests.outcomes.backend import HttpBackend, Kept, Rule
-from tests.outcomes.trial import TIMEOUT_S, Trial, otel
+from tests.outcomes.trial import PATIENT_S, Trial, otel
 from tracebridge.config import SinkSettings
 from tracebridge.devserver import DevServer
 
@@ -20,7 +20,7 @@ TrialWith = Callable[[SinkSettings, Kept], Trial]
 class HttpTrial(Protocol):
     """Makes the trial of an `otel` sink over HTTP against a backend that answers by a rule."""
 
-    def __call__(self, rule: Rule, *, timeout: float = TIMEOUT_S) -> tuple[Trial, HttpBackend]: ...
+    def __call__(self, rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, HttpBackend]: ...
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def trial_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Tri
 def http_trial(trial_with: TrialWith) -> Iterator[HttpTrial]:
     with ExitStack() as stack:
 
-        def make(rule: Rule, *, timeout: float = TIMEOUT_S) -> tuple[Trial, HttpBackend]:
+        def make(rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, HttpBackend]:
             backend = HttpBackend(rule)
             url = stack.enter_context(backend.serving())
             return trial_with(otel(url, timeout=timeout), backend), backend

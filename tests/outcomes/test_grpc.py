@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -22,14 +22,18 @@ from tests.otlp.scripted_server import Script, answering, free_port, http_answer
 from tests.outcomes.backend import GrpcBackend, HttpBackend, Reply, Rule, in_turn, keeps_all, where
 from tests.outcomes.case import Case, assert_sent_again_until_taken
 from tests.outcomes.conftest import TrialWith
-from tests.outcomes.trial import FEW_SPANS, TOKEN, Trial, otel
+from tests.outcomes.trial import FEW_SPANS, PATIENT_S, TOKEN, Trial, otel
 
 TLS = Path(__file__).resolve().parent.parent / "data" / "tls"
 AUTHORITY = str(TLS / "authority.pem")
 TIMEOUT_S = 0.8
 LIMIT = 20_000
 
-GrpcTrial = Callable[[Rule], tuple[Trial, GrpcBackend]]
+
+class GrpcTrial(Protocol):
+    """Makes the trial of an `otel` sink over gRPC against a backend that answers by a rule."""
+
+    def __call__(self, rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, GrpcBackend]: ...
 
 
 def replying(body: bytes) -> Callable[..., bytes]:
@@ -78,7 +82,7 @@ CASES = [
     Case("INTERNAL", status("INTERNAL"), True, "gRPC INTERNAL"),
     Case("UNKNOWN", status("UNKNOWN"), True, "gRPC UNKNOWN"),
     Case("a server that raises", Reply(crash), True, "gRPC UNKNOWN"),
-    Case("no answer in time", Reply(hang), True, "gRPC DEADLINE_EXCEEDED"),
+    Case("no answer in time", Reply(hang), True, "gRPC DEADLINE_EXCEEDED", TIMEOUT_S),
     Case("an answer that is garbage", Reply(replying(b"\xff\xff")), True, "gRPC INTERNAL"),
     Case("an answer of 5 MB", Reply(replying(HUGE.SerializeToString())), True, "larger than max"),
 ]
@@ -89,22 +93,22 @@ def grpc_trial(trial_with: TrialWith) -> Iterator[GrpcTrial]:
     """Makes the trial of an `otel` sink over gRPC against a backend that answers by a rule."""
     with ExitStack() as stack:
 
-        def make(rule: Rule) -> tuple[Trial, GrpcBackend]:
+        def make(rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, GrpcBackend]:
             backend = GrpcBackend(rule)
             url = stack.enter_context(backend.serving())
-            return trial_with(otel(url, protocol="grpc", timeout=TIMEOUT_S), backend), backend
+            return trial_with(otel(url, protocol="grpc", timeout=timeout), backend), backend
 
         yield make
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_same_bytes_are_sent_again_until_they_are_taken(grpc_trial: GrpcTrial, case: Case) -> None:
-    trial, backend = grpc_trial(in_turn([case.reply, case.reply], then=ACCEPT))
+    trial, backend = grpc_trial(in_turn([case.reply, case.reply], then=ACCEPT), timeout=case.timeout)
     assert_sent_again_until_taken(trial, backend, case)
 
 
 def test_the_delay_of_a_retry_info_is_obeyed_although_it_is_longer_than_the_time_out(grpc_trial: GrpcTrial) -> None:
-    trial, backend = grpc_trial(in_turn([status("UNAVAILABLE", "busy", 0.9)], then=ACCEPT))
+    trial, backend = grpc_trial(in_turn([status("UNAVAILABLE", "busy", 0.9)], then=ACCEPT), timeout=TIMEOUT_S)
     trial.write("one")
     trial.ship()
     first, second = (request.at for request in backend.requests)
@@ -160,7 +164,7 @@ def test_a_partial_success_is_read(grpc_trial: GrpcTrial) -> None:
 def test_a_server_that_refuses_connections_gets_everything_once_it_is_there(trial_with: TrialWith) -> None:
     port = free_port()
     backend = GrpcBackend(lambda _: ACCEPT)
-    trial = trial_with(otel(f"http://127.0.0.1:{port}", protocol="grpc", timeout=TIMEOUT_S), backend)
+    trial = trial_with(otel(f"http://127.0.0.1:{port}", protocol="grpc", timeout=PATIENT_S), backend)
     trial.write("one")
     trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
     assert "gRPC UNAVAILABLE: failed to connect to all addresses" in trial.condition()
@@ -180,7 +184,7 @@ def test_a_server_that_refuses_connections_gets_everything_once_it_is_there(tria
 def test_a_server_that_speaks_no_grpc_is_tried_again(trial_with: TrialWith, script: Script) -> None:
     port = free_port()
     backend = GrpcBackend(lambda _: ACCEPT)
-    trial = trial_with(otel(f"http://127.0.0.1:{port}", protocol="grpc", timeout=TIMEOUT_S), backend)
+    trial = trial_with(otel(f"http://127.0.0.1:{port}", protocol="grpc", timeout=PATIENT_S), backend)
     trial.write("one")
     with scripted_server(script, port=port):
         trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
@@ -207,7 +211,7 @@ def test_nothing_is_sent_over_tls_before_the_server_is_trusted(
     backend = GrpcBackend(lambda _: ACCEPT)
     port = free_port()
     url = f"https://127.0.0.1:{port}"
-    trial = trial_with(otel(url, protocol="grpc", timeout=TIMEOUT_S, certificate=authority), backend)
+    trial = trial_with(otel(url, protocol="grpc", timeout=PATIENT_S, certificate=authority), backend)
     trial.write("one")
     with backend.serving(tls=server_side(certificate) if certificate else None, port=port):
         trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
@@ -216,7 +220,7 @@ def test_nothing_is_sent_over_tls_before_the_server_is_trusted(
     assert trial.dead() == {}
     assert trial.account().in_flight_spans == FEW_SPANS
 
-    trial.sink = otel(url, protocol="grpc", timeout=TIMEOUT_S, certificate=AUTHORITY)
+    trial.sink = otel(url, protocol="grpc", timeout=PATIENT_S, certificate=AUTHORITY)
     with backend.serving(tls=server_side("good.pem"), port=port):
         trial.ship()
     trial.assert_all_arrived_once()

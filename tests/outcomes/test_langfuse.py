@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Protocol
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
@@ -12,14 +13,18 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from tests.otlp.scripted_server import answering, hang, http_answer, reset
 from tests.outcomes.backend import HttpBackend, Reply, Rule, answer, in_turn, keeps_all, where
 from tests.outcomes.conftest import TrialWith
-from tests.outcomes.trial import FEW_SPANS, Trial, langfuse
+from tests.outcomes.trial import FEW_SPANS, PATIENT_S, TIMEOUT_S, Trial, langfuse
 from tracebridge.devserver import DevServer
 
 JSON = "application/json"
 JOB = json.dumps({"name": "otel-ingestion-job", "id": "1", "payload": {"data": {"publicKey": "pk"}}}).encode()
 ACCEPT = Reply(answering(http_answer(200, JSON, JOB)), keeps=keeps_all)
 
-LangfuseTrial = Callable[[Rule], tuple[Trial, HttpBackend]]
+
+class LangfuseTrial(Protocol):
+    """Makes the trial of a `langfuse` sink."""
+
+    def __call__(self, rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, HttpBackend]: ...
 
 
 @pytest.fixture
@@ -27,10 +32,10 @@ def langfuse_trial(trial_with: TrialWith, devserver: DevServer) -> Iterator[Lang
     """Makes the trial of a `langfuse` sink; what the backend keeps can be read back at once."""
     with ExitStack() as stack:
 
-        def make(rule: Rule) -> tuple[Trial, HttpBackend]:
+        def make(rule: Rule, *, timeout: float = PATIENT_S) -> tuple[Trial, HttpBackend]:
             backend = HttpBackend(rule, relay_to=devserver.url)
             url = stack.enter_context(backend.serving())
-            return trial_with(langfuse(url, devserver.public_key, devserver.secret_key), backend), backend
+            return trial_with(langfuse(url, devserver.public_key, devserver.secret_key, timeout), backend), backend
 
         yield make
 
@@ -160,7 +165,7 @@ def test_what_may_have_been_stored_is_read_back_and_sent_again_only_if_it_was_no
     langfuse_trial: LangfuseTrial, script: Callable[..., None], is_stored: bool
 ) -> None:
     reply = Reply(script, keeps=keeps_all) if is_stored else Reply(script)
-    trial, backend = langfuse_trial(in_turn([reply], then=ACCEPT))
+    trial, backend = langfuse_trial(in_turn([reply], then=ACCEPT), timeout=TIMEOUT_S if script is hang else PATIENT_S)
     trial.write("one")
     trial.ship()
     trial.assert_all_arrived_once()

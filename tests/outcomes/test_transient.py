@@ -62,7 +62,7 @@ PERHAPS_STORED = [
     Case("200 with broken JSON", answer(200, JSON, b'{"partialSucc'), True, "JSON that cannot be read"),
     Case("200 with broken protobuf", answer(200, PROTOBUF, b"\xff\xff"), True, "protobuf that cannot be read"),
     Case("200 with XML", answer(207, "application/xml", b"<multistatus/>"), True, "which is no OTLP answer"),
-    Case("no answer", Reply(hang), True, LATE),
+    Case("no answer", Reply(hang), True, LATE, TIMEOUT_S),
     Case("reset", Reply(reset), True, "ReadError"),
     Case("closed without an answer", raw(b""), True, "disconnected without sending a response"),
     Case("101", raw(b"HTTP/1.1 101 Switching\r\nUpgrade: tea\r\nConnection: upgrade\r\n\r\n"), True, "_SWITCH_UPGRADE"),
@@ -73,19 +73,21 @@ PERHAPS_STORED = [
     Case("body that is longer than it says", raw(HEAD + b"Content-Length: 1\r\n\r\n{}"), True, "cannot be read"),
     Case("length that is none", raw(HEAD + b"Content-Length: many\r\n\r\n{}"), True, "RemoteProtocolError"),
     Case("cut chunk", raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n10\r\n{}"), True, "RemoteProtocolError"),
-    Case("head by the byte", Reply(dripping(HEAD + b"X: ", bytewise(b"x"))), True, LATE),
-    Case("body by the byte", Reply(dripping(HEAD + b"\r\n", bytewise(b" "))), True, LATE),
+    Case("head by the byte", Reply(dripping(HEAD + b"X: ", bytewise(b"x"))), True, LATE, TIMEOUT_S),
+    Case("body by the byte", Reply(dripping(HEAD + b"\r\n", bytewise(b" "))), True, LATE, TIMEOUT_S),
     Case(
         "chunks without an end",
         Reply(dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", bytewise(b"1\r\n \r\n"))),
         True,
         LATE,
+        TIMEOUT_S,
     ),
     Case(
         "100 for ever",
         Reply(dripping(b"", bytewise(b"HTTP/1.1 100 Continue\r\n\r\n"))),
         True,
         LATE,
+        TIMEOUT_S,
     ),
     Case(
         "an answer of 1 GB",
@@ -98,7 +100,7 @@ PERHAPS_STORED = [
 
 @pytest.mark.parametrize("case", [*NOT_STORED, *PERHAPS_STORED], ids=lambda case: case.name)
 def test_the_same_bytes_are_sent_again_until_they_are_taken(http_trial: HttpTrial, case: Case) -> None:
-    trial, backend = http_trial(in_turn([case.reply, case.reply]))
+    trial, backend = http_trial(in_turn([case.reply, case.reply]), timeout=case.timeout)
     assert_sent_again_until_taken(trial, backend, case)
 
 

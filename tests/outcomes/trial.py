@@ -32,6 +32,9 @@ from tracebridge_otel.factory import sink_type as otel_type
 
 TOKEN = "s3cr3t-t0ken"
 TIMEOUT_S = 0.4
+"""Of a sink whose backend does not answer."""
+PATIENT_S = 30.0
+"""Of any other: what the machine takes for an answer must not be taken for none."""
 FEW_SPANS = 7
 """How many spans a session of three turns has, each with a call of a tool."""
 
@@ -64,14 +67,14 @@ class Trial:
             self._shipper = Shipper(self.sink, self.trace_dir, FullSpeed(), backoff=backoff)
         return self._shipper
 
-    def ship_until(self, is_enough: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    def ship_until(self, is_enough: Callable[[], bool], what: str, seconds: float = 50.0) -> None:
         """Ship on until something is the case."""
         shipper, deadline = self.shipper, time.monotonic() + seconds
         while not is_enough():
             assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {shipper.trouble}"
             self._round()
 
-    def ship(self, seconds: float = 10.0) -> None:
+    def ship(self, seconds: float = 50.0) -> None:
         """Ship until everything that is written by now is delivered, or is a dead letter."""
         deadline = time.monotonic() + seconds
         while not self._round().is_done:
@@ -158,13 +161,13 @@ class Trial:
 
 def otel(url: str, **more: object) -> SinkSettings:
     """An `otel` sink, over HTTP unless told otherwise, without a reader."""
-    given = {"endpoint": url, "timeout": TIMEOUT_S, "headers": {"authorization": Secret(f"Bearer {TOKEN}")}}
+    given = {"endpoint": url, "timeout": PATIENT_S, "headers": {"authorization": Secret(f"Bearer {TOKEN}")}}
     return _sink("otel", otel_type, OtelSettings(**{**given, **more}))  # type: ignore[arg-type]
 
 
-def langfuse(url: str, public_key: str, secret_key: str) -> SinkSettings:
+def langfuse(url: str, public_key: str, secret_key: str, timeout: float = PATIENT_S) -> SinkSettings:
     settings = LangfuseSettings(
-        host=url, public_key=public_key, secret_key=Secret(secret_key), timeout=TIMEOUT_S, visibility_lag=0.01
+        host=url, public_key=public_key, secret_key=Secret(secret_key), timeout=timeout, visibility_lag=0.01
     )
     return _sink("langfuse", langfuse_type, settings)
 
