@@ -74,6 +74,10 @@ $(VENV)/.installed-spark: $(INSTALLED)
 test-slow: $(VENV)/.installed-spark ## Run the tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
+.PHONY: test-laws
+test-laws: $(INSTALLED) ## Try the laws on five times as many examples as `make test` does
+	@TRACEBRIDGE_EXAMPLES_TIMES=5 $(BIN)/python -m pytest -n auto -m "hypothesis and not slow" --timeout 900 $(ARGS)
+
 .PHONY: servers
 servers: $(INSTALLED) ## Build the real servers of the tests, Jaeger and a Collector, into a cache (needs Go 1.26; once)
 	@$(BIN)/python -m tests.servers

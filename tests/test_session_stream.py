@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.assembler.journals import agent_journal, any_journal
 from tests.delivery.rig import LONG_AGO, session_lines
+from tests.examples import examples
 from tracebridge.event import Json
 from tracebridge.session_stream import Cursor, SessionStream
 from tracebridge.span import Span
@@ -71,7 +72,7 @@ def test_a_restart_at_every_byte_gives_the_same_spans(path: Path, tmp_path: Path
             assert before + after == whole, end
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(journal=agent_journal(), data=st.data())
 def test_restarts_anywhere_in_what_agents_write_give_the_same_spans(
     journal: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -79,7 +80,7 @@ def test_restarts_anywhere_in_what_agents_write_give_the_same_spans(
     assert_same_in_parts(journal, data, tmp_path_factory)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(journal=any_journal, data=st.data())
 def test_restarts_anywhere_in_any_journal_give_the_same_spans(
     journal: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.acceptance.agent import run_full_agent, run_random_agent
+from tests.examples import examples
 from tests.waiting import until
 from tests.workplace import (
     INGESTION,
@@ -96,7 +97,7 @@ def test_a_sub_agents_turn_reads_back_as_a_child_of_the_tool_call_it_ran_in(work
         assert {span.tags for span in spans} == {("beta", "a,b", "ü")}
 
 
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(3), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_random_agents_read_back_equal_whether_fed_live_or_backfilled(
     seed: int, devserver: DevServer, second_devserver: DevServer, tmp_path_factory: pytest.TempPathFactory

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tracebridge.assembler.homes import HOMES, Home, event_object, settle
 from tracebridge.span import Edge, Span
 from tracebridge.testing.strategies import json_objects, json_values, texts
@@ -45,4 +46,4 @@ def test_a_value_is_rebuilt_exactly_from_its_home_or_stays_in_the_edge(event_typ
 
     for value in EDGE_CASES:
         check(value)
-    settings(max_examples=25)(given(likely)(check))()
+    settings(max_examples=examples(25))(given(likely)(check))()

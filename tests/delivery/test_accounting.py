@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.delivery.file_backend import FileBackend
 from tests.delivery.rig import LONG_AGO, Rig, now, write_session
+from tests.examples import examples
 from tracebridge.delivery.accounting import Accounting, account_for
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.removal import Removal
@@ -120,7 +121,7 @@ class Life:
 
 
 @pytest.mark.parametrize("readable", [True, False])
-@settings(max_examples=40)
+@settings(max_examples=examples(30))
 @given(st.lists(st.sampled_from(STEPS), max_size=30), st.integers(0, 10**6), st.sampled_from([1.0, 0.5]))
 def test_written_is_confirmed_in_flight_pending_dead_and_left_out_after_each_step(
     readable: bool, steps: list[str], seed: int, sample_rate: float
@@ -136,7 +137,7 @@ def test_written_is_confirmed_in_flight_pending_dead_and_left_out_after_each_ste
 
 
 @pytest.mark.parametrize("readable", [True, False])
-@settings(max_examples=40)
+@settings(max_examples=examples(30))
 @given(st.lists(st.sampled_from([*STEPS, "remove", "replace"]), max_size=30), st.integers(0, 10**6))
 def test_the_account_is_right_also_when_sessions_are_removed_and_files_replaced(
     readable: bool, steps: list[str], seed: int

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tracebridge.delivery.settle import BEHIND_LAGS, LONELY_LAGS, Settled, Settlement, missing
 from tracebridge.delivery.state import Batch, SpanRef
 from tracebridge.errors import BackendError, BusyBackendError
@@ -231,7 +232,7 @@ def test_many_sessions_are_asked_for_by_one_window_and_few_by_name(backend: Back
     assert (query.start_ns, query.end_ns) == (0, 9_000_000_000)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(100))
 @given(
     stored=st.lists(st.booleans(), min_size=1, max_size=12),
     answered=st.lists(st.booleans(), min_size=12, max_size=12),

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.devserver.exports import END_NS, SPAN_ID, START_NS, TRACE_ID
@@ -97,6 +97,12 @@ def test_any_parameter_is_served_or_refused(client: httpx.Client, name: str, val
 
 
 @given(name=st.sampled_from(["searchDepth", "durationMin", "startTimeMin", "attributes"]), value=st.text())
+@example("searchDepth", "9223372036854775808")
+@example("durationMin", "9" * 400 + "h")
+@example("durationMax", "9223372036854775807h")
+@example("durationMin", "1.2.3s")
+@example("startTimeMax", "9999-12-31T23:59:59Z")
+@example("startTimeMin", "0001-01-01T00:00:00Z")
 def test_any_search_is_served_or_refused(client: httpx.Client, name: str, value: str) -> None:
     parameters = {
         "query.startTimeMin": "2025-01-01T00:00:00Z",

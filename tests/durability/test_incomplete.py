@@ -21,6 +21,7 @@ from tests.assembler.journals import START, Written, agent_journal, any_journal,
 from tests.assembler.journals import timestamp as timestamp_ms
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import Rig
+from tests.examples import examples
 from tracebridge import policy as policies
 from tracebridge.assembler import Assembler, Checkpoint, Place, disassemble
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
@@ -64,7 +65,7 @@ def wall_clock(draw: st.DataObject, earliest_ms: int, latest_ms: int) -> int:
     return START_NS + at_ms * 1_000_000
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(40))
 @given(lived_journal(), st.data())
 def test_a_live_shipper_that_is_restarted_at_any_time_gives_the_spans_of_a_replay_in_the_same_order(
     lived: list[Written], data: st.DataObject
@@ -85,7 +86,7 @@ def test_a_live_shipper_that_is_restarted_at_any_time_gives_the_spans_of_a_repla
     assert json.dumps(disassemble(spans), sort_keys=True) == json.dumps(journal, sort_keys=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(30))
 @given(lived=lived_journal(), data=st.data())
 def test_a_live_stream_that_is_restarted_at_any_time_gives_the_spans_of_a_replay(
     lived: list[Written], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -205,7 +206,7 @@ def test_an_end_that_is_written_later_than_the_grace_is_late_only_to_who_looked_
     assert disassemble([given_up, late]) == journal  # and nothing of it is lost
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(journals=st.lists(agent_journal() | familiar_journal(), min_size=1, max_size=3), data=st.data())
 def test_shippers_that_take_turns_bring_a_backend_what_a_replay_expects(
     journals: list[list[dict[str, Any]]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

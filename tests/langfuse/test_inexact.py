@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.langfuse.test_law import HALF_A_CHARACTER, hostile_spans, hostile_values
 from tracebridge.event import Json
 from tracebridge.session_stream import SessionStream
@@ -131,13 +132,13 @@ def test_one_odd_value_makes_no_difference(ordinary: Span, field: str, value: An
     assert_both_ways_agree(msgspec.structs.replace(ordinary, **{field: value}))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(spans() | hostile_spans())
 def test_both_ways_agree_on_any_span(span: Span) -> None:
     assert_both_ways_agree(span)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(75))
 @given(
     st.sampled_from((LLM, TURN, TOOL)),
     st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in ODD.items()}),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tracebridge.assembler import Assembler, Place, disassemble
 from tracebridge.event import Json, event_from_json
 from tracebridge.sink import Outcome, Query
@@ -122,13 +123,13 @@ def hostile_spans() -> st.SearchStrategy[Span]:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(30))
 @given(st.lists(spans(), min_size=1, max_size=20).map(in_one_trace))
 def test_every_field_of_every_span_comes_back(sink: LangfuseSink, reader: LangfuseReader, sent: list[Span]) -> None:
     assert_comes_back(sink, reader, sent)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(hostile_spans(), min_size=1, max_size=20).map(in_one_trace))
 def test_hostile_values_come_back_too_and_never_lose_a_request(
     sink: LangfuseSink, reader: LangfuseReader, sent: list[Span]
@@ -170,7 +171,7 @@ def test_real_spans_leave_no_copies_in_the_remainder(legacy_traces: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@settings(max_examples=400)
+@settings(max_examples=examples(100))
 @given(st.lists(spans() | hostile_spans(), min_size=1, max_size=40).map(in_one_trace))
 def test_thousands_of_spans_come_back(sink: LangfuseSink, reader: LangfuseReader, sent: list[Span]) -> None:
     assert_comes_back(sink, reader, sent)

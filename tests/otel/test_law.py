@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tracebridge.assembler import Assembler, Place
 from tracebridge.devserver import DevServer
 from tracebridge.journal.reader import read_journal
@@ -59,7 +60,7 @@ def test_what_was_delivered_reads_back_equal(devserver: DevServer, protocol: Pro
     sink_settings = settings_for(devserver, protocol)
 
     @given(st.lists(spans(), min_size=1, max_size=12, unique_by=lambda span: (span.trace_id, span.span_id)))
-    @settings(max_examples=15)
+    @settings(max_examples=examples(15))
     def law(batch: list[Span]) -> None:
         deliver(sink_settings, batch)
         query = Query(trace_ids=tuple(span.trace_id for span in batch))

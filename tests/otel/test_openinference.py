@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.otel.test_law import deliver, exact, read, settings_for
 from tracebridge.devserver import DevServer
 from tracebridge.sink import Query
@@ -161,7 +162,7 @@ def test_what_was_delivered_with_openinferences_names_reads_back_equal(devserver
     sink_settings = msgspec.structs.replace(settings_for(devserver, "http/protobuf"), semconv="openinference")
 
     @given(st.lists(spans(), min_size=1, max_size=12, unique_by=lambda span: (span.trace_id, span.span_id)))
-    @settings(max_examples=15)
+    @settings(max_examples=examples(15))
     def law(batch: list[Span]) -> None:
         deliver(sink_settings, batch)
         query = Query(trace_ids=tuple(span.trace_id for span in batch))

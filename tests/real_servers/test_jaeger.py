@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.otel.test_law import deliver, exact, read
 from tests.servers.jaeger import Jaeger, running_jaeger
 from tests.workplace import Workplace, journal_events, restored
@@ -78,7 +79,7 @@ def test_what_was_delivered_reads_back_equal(jaeger: Jaeger, protocol: Protocol,
     sink = jaeger.sink(protocol, semconv)
 
     @given(st.lists(spans(), min_size=1, max_size=12, unique_by=lambda span: (span.trace_id, span.span_id)))
-    @settings(max_examples=25)
+    @settings(max_examples=examples(25))
     def law(batch: list[Span]) -> None:
         sent = in_traces_of_their_own(batch)
         deliver(sink, sent)

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.assembler.journals import agent_journal, any_journal, lived_journal
+from tests.examples import examples
 from tests.restore.sending import Shelf, restored_lines, spans_of, write_journal
 from tests.workplace import Workplace, both
 from tracebridge import policy as policies
@@ -53,7 +54,7 @@ def _two_answers_that_differ_in_content() -> list[dict[str, Any]]:
     return [line | {"event_type": kind, "data": data} for kind, data in events]
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @example(lines=_two_answers_that_differ_in_content(), policy=Policy(include_messages=False))
 @given(
     lines=any_journal | agent_journal() | lived_journal().map(lambda lived: [at.event for at in lived]), policy=POLICIES
@@ -81,7 +82,7 @@ def server() -> Iterator[DevServer]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("sink", ["langfuse", "otel"])
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(lines=agent_journal(), policy=POLICIES)
 def test_journals_are_restored_from_each_backend(
     server: DevServer, sink: str, lines: list[dict[str, Any]], policy: Policy

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.validation.test_comparison import MILLISECONDS, OTHER_VALUES, span
 from tracebridge.errors import ConfigurationError
 from tracebridge.sides import Notes, Settings, Side, SidesVerdict, compare_sides
@@ -98,7 +99,7 @@ def _left_over(one: Span, other: Span) -> int:
     return sum(len(finding.differences) for finding in compare([one], [other], LOSSES).findings)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=SLOW, phases=PHASES)
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=SLOW, phases=PHASES)
 @given(two_sides().filter(lambda sides: not has_a_tie(*sides)))
 def test_law_the_engine_says_what_comparing_in_memory_says(sides: tuple[list[Span], list[Span]]) -> None:
     verdict, wanted = compared(*sides, LOSSES), compare(*sides, LOSSES)
@@ -122,7 +123,7 @@ def is_alone_on_one_side(left: list[Span], right: list[Span]) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, suppress_health_check=SLOW, phases=PHASES)
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=SLOW, phases=PHASES)
 @given(two_sides().filter(lambda sides: is_alone_on_one_side(*sides)))
 def test_law_the_other_way_round_it_says_the_same(sides: tuple[list[Span], list[Span]]) -> None:
     """What is missing one way is extra or a duplicate the other way; what is different or foreign stays so."""

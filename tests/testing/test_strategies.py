@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.examples import examples
 from tracebridge.span import Span
 from tracebridge.testing.strategies import (
     DEEPEST,
@@ -58,7 +59,9 @@ EXPECTED = {
 def test_spans_hold_every_nasty_kind() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=500, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples(200), database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     @given(spans())
     def look(span: Span) -> None:
         seen.update(kinds_in(span))

@@ -35,9 +35,12 @@ from tracebridge.testing.faulty import copies_to_store, fault_of
 _BEYOND_US = re.compile(r"\.\d{6}(\d{3})(?!\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_SEARCH_DEPTH = 100
+_MAX_SEARCH_DEPTH = 2**31 - 1
+_MAX_NS = 2**63 - 1
+"""About 292 years: what Go counts times and durations up to."""
 _KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _DURATION_UNITS = {"ns": 1e-3, "us": 1, "µs": 1, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3600e6}
-_DURATION = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
@@ -274,7 +277,8 @@ def _time_ns(parameters: Mapping[str, str], name: str) -> int | None:
     try:
         # what is beyond microseconds is ignored by it
         moment = datetime.fromisoformat(text)
-        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + (int(beyond_us[1]) if beyond_us else 0)
+        time_ns = (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + (int(beyond_us[1]) if beyond_us else 0)
+        return max(-_MAX_NS, min(time_ns, _MAX_NS))
     except (ValueError, TypeError):
         raise _ParameterError(f"malformed parameter {name}: {text!r} is not an RFC 3339 time") from None
 
@@ -283,7 +287,10 @@ def _duration(name: str, text: str) -> int:
     parts = _DURATION.findall(text)
     if "".join(number + unit for number, unit in parts) != text or not parts:
         raise _ParameterError(f"malformed parameter {name}: {text!r} is not a duration such as 1.5s")
-    return int(sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts))
+    duration = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+    if duration > _MAX_NS // 1000:
+        raise _ParameterError(f"malformed parameter {name}: {text!r} is too long")
+    return int(duration)
 
 
 def _search_depth(parameters: Mapping[str, str]) -> int:
@@ -292,6 +299,8 @@ def _search_depth(parameters: Mapping[str, str]) -> int:
         return _DEFAULT_SEARCH_DEPTH
     if not text.isdecimal():
         raise _ParameterError(f"malformed parameter query.searchDepth: {text!r} is not a number")
+    if int(text) > _MAX_SEARCH_DEPTH:
+        raise _ParameterError(f"malformed parameter query.searchDepth: {text!r} is out of range")
     return int(text) or _DEFAULT_SEARCH_DEPTH
 
 
