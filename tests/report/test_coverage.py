@@ -20,13 +20,18 @@ from tracebridge.report.coverage import OwedSession, by_day, owed_sessions
 DAY_NS = 86_400 * 1_000_000_000
 
 
-def compared(session: str, size: int, defects: int = 0) -> Compared:
-    return Compared(folder=1, session=session, compared_ns=1, size=size, rules="", spans=1, defects=defects)
+RULES = "those that hold now"
+
+
+def compared(session: str, size: int, defects: int = 0, rules: str = RULES) -> Compared:
+    return Compared(folder=1, session=session, compared_ns=1, size=size, rules=rules, spans=1, defects=defects)
 
 
 def test_a_session_counts_as_compared_only_as_it_was_then_and_as_clean_only_without_defects() -> None:
     owed = [OwedSession(1, name, day * DAY_NS, 100) for name, day in (("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 2))]
-    found = by_day(owed, [compared("a", 100), compared("b", 100, defects=2), compared("c", 99), compared("e", 100)])
+    found = by_day(
+        owed, [compared("a", 100), compared("b", 100, defects=2), compared("c", 99), compared("e", 100)], RULES
+    )
     assert found == (
         Day(date="1970-01-01", owed=4, compared=2, clean=1),
         Day(date="1970-01-03", owed=1, compared=1, clean=1),
@@ -34,8 +39,13 @@ def test_a_session_counts_as_compared_only_as_it_was_then_and_as_clean_only_with
 
 
 def test_a_session_of_the_same_name_in_another_folder_is_another_one() -> None:
-    (day,) = by_day([OwedSession(2, "a", 0, 100)], [compared("a", 100)])
+    (day,) = by_day([OwedSession(2, "a", 0, 100)], [compared("a", 100)], RULES)
     assert day.compared == 0
+
+
+def test_what_was_compared_under_other_rules_proves_nothing_for_what_is_sent_now() -> None:
+    (day,) = by_day([OwedSession(1, "a", 0, 100)], [compared("a", 100, rules="those before")], RULES)
+    assert (day.owed, day.compared, day.clean) == (1, 0, 0)
 
 
 def test_what_is_owed_is_told_from_the_folders_their_windows_and_the_sampling(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.config import SinkSettings
+from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
@@ -30,7 +31,7 @@ def sink_report(sink: SinkSettings, trace_dir: Path, verdict: Verdict) -> SinkRe
             losses=tuple(DeclaredLoss(name=loss.name, words=loss.words) for loss in sink.capabilities.losses),
             policy=policy_in_words(sink.policy),
             # with nothing written down yet there is no coverage to tell of
-            days=by_day(owed_sessions(state, target, sink.policy), compared) if compared else (),
+            days=by_day(owed_sessions(state, target, sink.policy), compared, current_rules(sink)) if compared else (),
             validations=tuple(state.evidence.validations(target)),
         )
     finally:

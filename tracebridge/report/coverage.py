@@ -40,13 +40,17 @@ def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSes
             yield OwedSession(journal.number, journal.folder.name, *began)
 
 
-def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared]) -> tuple[Day, ...]:
-    """Count the sessions of each day. One that was written to since it was compared counts as not compared."""
+def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str) -> tuple[Day, ...]:
+    """Count the sessions of each day.
+
+    One that was written to since it was compared, or that was compared under other rules than these, counts as not
+    compared.
+    """
     known = {(one.folder, one.session): one for one in compared}
     days: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for session in owed:
         last = known.get((session.folder, session.session))
-        is_compared = last is not None and last.size >= session.size
+        is_compared = last is not None and last.is_current(session.size, rules)
         is_clean = is_compared and last is not None and last.defects == 0
         days[_day(session.began_ns)].append((is_compared, is_clean))
     return tuple(
