@@ -45,8 +45,8 @@ ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
 """OpenTelemetry's variables; those of the traces signal come before the general ones."""
 
 
-class JaegerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the spans can be read back: Jaeger's query API, `/api/v3`."""
+class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the spans can be read back."""
 
     type: Literal["jaeger"] = "jaeger"
     url: str
@@ -98,7 +98,7 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The address of a trace's page, with `{trace_id}` in it; by default that of the reader's Jaeger."""
     semconv: Semconv = "genai"
     """Whose attribute names spans have: the GenAI names alone, or OpenInference's too, as Phoenix shows them."""
-    reader: JaegerSettings | None = None
+    reader: ReaderSettings | None = None
     """Where the spans can be read back; without it the sink cannot be validated."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.sink import Outcome, Receipt
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.sink import OtelSink
 from tracebridge_otlp.answer import Answer
 from tracebridge_otlp.http_transport import Certificates, tls_context
@@ -88,7 +88,7 @@ def _remedy(receipt: Receipt, settings: OtelSettings) -> str:
     return "check the endpoint's path and port: as a rule 4318 is that of OTLP over HTTP, and the path is /v1/traces"
 
 
-def _reader(settings: JaegerSettings, service: str, client: httpx.Client) -> Iterator[Check]:
+def _reader(settings: ReaderSettings, service: str, client: httpx.Client) -> Iterator[Check]:
     redact = Redactor([value.reveal() for value in settings.headers.values()], settings.url)
     url = settings.url.rstrip("/") + "/api/v3/services"
     exchange = ask(client, url, redact)
@@ -96,7 +96,7 @@ def _reader(settings: JaegerSettings, service: str, client: httpx.Client) -> Ite
     yield clock_check(exchange, f"{_READER}clock")
 
 
-def _reader_check(exchange: Exchange, settings: JaegerSettings, service: str, redact: Redactor) -> Check:
+def _reader_check(exchange: Exchange, settings: ReaderSettings, service: str, redact: Redactor) -> Check:
     answer = exchange.answer
     if answer is None:
         found, remedy = silence(exchange, settings.url, settings.timeout)

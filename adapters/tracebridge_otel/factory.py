@@ -78,7 +78,7 @@ class OtelSinkType:
     def open_reader(self, settings: msgspec.Struct) -> Reader:
         """Open the reader."""
         try:
-            from tracebridge_otel.reader import JaegerReader
+            from tracebridge_otel.jaeger_reader import JaegerReader
         except ImportError as error:
             raise _missing(error) from error
         return JaegerReader.open(cast(OtelSettings, settings))

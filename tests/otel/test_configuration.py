@@ -9,7 +9,7 @@ from tracebridge.config import load
 from tracebridge.errors import ConfigurationError
 from tracebridge.registry import Registry
 from tracebridge.secret import Secret
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 
 
@@ -60,7 +60,7 @@ def test_an_endpoint_that_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="endpoint: expected http://host:port"):
         OtelSettings(endpoint=url)
     with pytest.raises(ValueError, match=r"reader\.url: expected http://host:port"):
-        JaegerSettings(url=url)
+        ReaderSettings(url=url)
 
 
 def test_a_clients_key_without_its_certificate_is_refused() -> None:
@@ -71,7 +71,7 @@ def test_a_clients_key_without_its_certificate_is_refused() -> None:
 def test_headers_are_never_shown() -> None:
     settings = OtelSettings(
         headers={"authorization": Secret("hunter22")},
-        reader=JaegerSettings(url="http://h", headers={"x": Secret("hunter22")}),
+        reader=ReaderSettings(url="http://h", headers={"x": Secret("hunter22")}),
     )
     assert "hunter22" not in repr(settings)
 
@@ -120,7 +120,7 @@ def test_the_files_endpoint_comes_before_every_variable() -> None:
 def test_a_reader_is_configured_beside_the_sink() -> None:
     reader = {"type": "jaeger", "url": "http://localhost:16686", "headers": {"authorization": "hunter22"}}
     settings = configured({"protocol": "grpc", "reader": reader}, {})
-    assert settings.reader == JaegerSettings(
+    assert settings.reader == ReaderSettings(
         url="http://localhost:16686", headers={"authorization": Secret("hunter22")}
     )
 

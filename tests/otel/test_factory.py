@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 
-READABLE = OtelSettings(reader=JaegerSettings(url="http://localhost:16686"))
+READABLE = OtelSettings(reader=ReaderSettings(url="http://localhost:16686"))
 ADAPTERS = Path(sys.modules["tracebridge_otel"].__path__[0]).parent
 
 IMPORT = """
 import sys
 {before}
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import ReaderSettings, OtelSettings
 from tracebridge_otel.factory import sink_type
-settings = OtelSettings(reader=JaegerSettings(url="http://localhost:16686"))
+settings = OtelSettings(reader=ReaderSettings(url="http://localhost:16686"))
 sink_type.capabilities(settings), sink_type.endpoint(settings), sink_type.environment
 {after}
 """

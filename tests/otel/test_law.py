@@ -17,7 +17,7 @@ from tracebridge.journal.reader import read_journal
 from tracebridge.sink import Outcome, Query
 from tracebridge.span import Span
 from tracebridge.testing.strategies import spans
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings, Protocol
+from tracebridge_otel.configuration import OtelSettings, Protocol, ReaderSettings
 from tracebridge_otel.factory import sink_type
 
 
@@ -26,7 +26,7 @@ def settings_for(server: DevServer, protocol: Protocol) -> OtelSettings:
         protocol=protocol,
         endpoint=f"http://{server.grpc_endpoint}" if protocol == "grpc" else server.url,
         compression="gzip",
-        reader=JaegerSettings(url=server.url),
+        reader=ReaderSettings(url=server.url),
     )
 
 
