@@ -26,7 +26,7 @@ _OPENINFERENCE = 1_000
 
 
 class OtelSinkType:
-    """OpenTelemetry backends: Jaeger, a Collector, anything that takes OTLP."""
+    """OpenTelemetry backends: Jaeger, Tempo, a Collector, anything that takes OTLP."""
 
     @property
     def settings(self) -> type[msgspec.Struct]:
@@ -51,8 +51,8 @@ class OtelSinkType:
             mapping_version=_mapping_version(otel_settings),
             max_request_bytes=_MAX_REQUEST_BYTES,
             readable=reader is not None,
-            visibility_lag_s=reader.visibility_lag if reader else 0.0,
-            losses=(TIME_IN_MICROSECONDS,) if reader else (),
+            visibility_lag_s=reader.visibility_lag_s if reader else 0.0,
+            losses=(TIME_IN_MICROSECONDS,) if reader and reader.type == "jaeger" else (),
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:
@@ -61,11 +61,13 @@ class OtelSinkType:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def trace_url(self, settings: msgspec.Struct, trace_id: str) -> str:
-        """The page that `trace_page` names, or Jaeger's."""
+        """The page that `trace_page` names, or Jaeger's; Tempo has none of its own."""
         own = cast(OtelSettings, settings)
         if own.trace_page:
             return own.trace_page.replace(TRACE_ID, trace_id)
-        return f"{without_credentials(own.reader.url.rstrip('/'))}/trace/{trace_id}" if own.reader else ""
+        if own.reader is None or own.reader.type != "jaeger":
+            return ""
+        return f"{without_credentials(own.reader.url.rstrip('/'))}/trace/{trace_id}"
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:
         """Open the sink."""
@@ -77,11 +79,14 @@ class OtelSinkType:
 
     def open_reader(self, settings: msgspec.Struct) -> Reader:
         """Open the reader."""
+        own = cast(OtelSettings, settings)
+        assert own.reader is not None, "only called where the capabilities say readable"
         try:
             from tracebridge_otel.jaeger_reader import JaegerReader
+            from tracebridge_otel.tempo_reader import TempoReader
         except ImportError as error:
             raise _missing(error) from error
-        return JaegerReader.open(cast(OtelSettings, settings))
+        return JaegerReader.open(own) if own.reader.type == "jaeger" else TempoReader.open(own)
 
     def diagnose(self, settings: msgspec.Struct, timeout_s: float) -> Iterator[Check]:
         """What can be told of the endpoint, and of the reader, before anything is sent."""

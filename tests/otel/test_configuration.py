@@ -125,13 +125,26 @@ def test_a_reader_is_configured_beside_the_sink() -> None:
     )
 
 
+def test_a_reader_is_jaegers_unless_it_is_said_to_be_tempos() -> None:
+    old = configured({"reader": {"url": "http://localhost:16686"}}, {}).reader
+    new = configured({"reader": {"type": "tempo", "url": "http://localhost:3200", "lookback": 60}}, {}).reader
+    assert old is not None
+    assert new is not None
+    assert (old.type, old.visibility_lag_s) == ("jaeger", 5)
+    assert (new.type, new.visibility_lag_s, new.lookback_s) == ("tempo", 15, 60)
+
+
 @pytest.mark.parametrize(
     ("sink", "words"),
     [
         ({"protocol": "http/json"}, "protocol"),
         ({"compression": "zstd"}, "compression"),
         ({"timeout": 0}, "timeout"),
-        ({"reader": {"type": "tempo", "url": "http://localhost"}}, "reader.type"),
+        (
+            {"reader": {"type": "tmpo", "url": "http://localhost"}},
+            "reader.type: expected one of jaeger, tempo, found `tmpo`",
+        ),
+        ({"reader": {"url": "http://localhost", "lookback": 60}}, "reader.lookback is for `type: tempo` alone"),
         ({"reader": {"type": "jaeger"}}, "reader.url"),
         ({"endpoint": "collector:4318"}, "endpoint: expected http://host:port"),
         ({"endpont": "http://collector:4318"}, "endpoint"),
