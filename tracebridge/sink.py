@@ -49,6 +49,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `open_reader` gives a reader."""
     visibility_lag_s: float = 0.0
     """How many seconds may pass, as a rule, between acceptance and the span being readable."""
+    hidden_from_search: str = ""
+    """What of its spans the backend shows to a query by trace alone, and not to one by session or time: a sentence for
+    people, empty where there is no such thing. Whoever knows the traces then asks by them."""
     losses: tuple[Loss, ...] = ()
     billable_units: Callable[[int, int], int] | None = None
     """What the operator of such a backend counts so many traces and so many spans as for the bill, if anything."""

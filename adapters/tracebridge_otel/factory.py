@@ -21,6 +21,11 @@ from tracebridge_otlp.secrecy import without_credentials
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """What a gRPC server takes unless it is told otherwise, less the resource; OTLP/HTTP receivers take more."""
 
+_HIDDEN_FROM_TEMPOS_SEARCH = (
+    "Tempo finds spans that were more than two minutes old when they arrived, as those of a backfill and of what was "
+    "delivered late are, by their trace's id alone."
+)
+
 _OPENINFERENCE = 1_000
 """Far above any version of the mapping."""
 
@@ -52,6 +57,7 @@ class OtelSinkType:
             max_request_bytes=_MAX_REQUEST_BYTES,
             readable=reader is not None,
             visibility_lag_s=reader.visibility_lag_s if reader else 0.0,
+            hidden_from_search=_HIDDEN_FROM_TEMPOS_SEARCH if reader and reader.type == "tempo" else "",
             losses=(TIME_IN_MICROSECONDS,) if reader and reader.type == "jaeger" else (),
         )
 

@@ -221,14 +221,28 @@ def test_a_batch_that_waits_long_is_not_asked_for_all_the_time(settlement: Settl
 
 
 def test_many_sessions_are_asked_for_by_one_window_and_few_by_name(backend: Backend) -> None:
-    missing(backend, [ref(1, "a"), ref(2, "a"), ref(3, "b")])
+    missing(backend, [ref(1, "a"), ref(2, "a"), ref(3, "b")], by_trace=False)
     assert [query.session_id for query in backend.queries] == ["a", "b"]
     backend.queries.clear()
-    missing(backend, [ref(number, str(number)) for number in range(1, 9)])
+    missing(backend, [ref(number, str(number)) for number in range(1, 9)], by_trace=False)
     (query,) = backend.queries
     assert query.session_id is None
     assert query.ids_only
     assert (query.start_ns, query.end_ns) == (0, 9_000_000_000)
+
+
+def test_a_backend_that_hides_something_from_a_search_is_asked_by_trace_for_spans_and_witnesses(
+    backend: Backend,
+) -> None:
+    settlement = Settlement(LAG_S, by_trace=True)
+    backend.shown_from = {1: 0.0, 2: 0.0}
+    settlement.add(batch(1), sent_at=0.0)
+    settlement.accepted(batch(2), LAG_S)
+    (settled,) = settle(settlement, backend, 2 * LAG_S)
+    assert (settled.absent, settled.is_proven) == ((), True)
+    asked = [(query.trace_ids, query.session_id, query.start_ns) for query in backend.queries]
+    assert {query[0] for query in asked} == {(ref(1).trace_id,), (ref(2).trace_id,)}
+    assert {query[1:] for query in asked} == {(None, None)}
 
 
 @settings(max_examples=400)

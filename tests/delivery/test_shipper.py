@@ -194,6 +194,20 @@ def test_a_lost_state_in_the_middle_of_a_session_sends_only_what_is_missing(rig:
     assert rig.stored_names() == expected_names("a", turns=6)
 
 
+def test_a_lost_state_repeats_nothing_at_a_backend_that_hides_everything_from_a_search(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(hidden_from_search="Nothing is found."))
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "open", end=False)
+    layout.session_folder(rig.trace_dir, "empty").mkdir()
+    layout.events_file(layout.session_folder(rig.trace_dir, "empty")).touch()
+    rig.ship()
+    names = rig.stored_names()
+    rig.lose_the_state()
+    rig.ship()
+    assert rig.stored_names() == names
+    assert all(query.trace_ids for query in rig.backend.answers.queries)
+
+
 def test_a_shipper_that_dies_while_it_makes_a_lost_state_good_repeats_nothing(tmp_path: Path) -> None:
     rig = Rig(tmp_path, FileBackend(max_request_spans=2))
     for name in ("a", "b", "c"):

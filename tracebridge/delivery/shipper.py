@@ -134,7 +134,11 @@ class Shipper:
         self._outbox = Outbox()
         self._clock = SteadyClock()
         self._known_witnesses = self._state.witnesses(self._target)
-        self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
+        self._settlement = Settlement(
+            self._capabilities.visibility_lag_s,
+            self._known_witnesses,
+            by_trace=bool(self._capabilities.hidden_from_search),
+        )
         self._has_said_so = False
         self._read_back_trouble = ""
         self._looked_for = 0

@@ -1,0 +1,104 @@
+"""Old sessions at a Tempo, whose searches do not find them: what knows their traces finds them all the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workplace import Workplace, sent_requests
+from tracebridge.devserver import DevServer, Tempo
+from tracebridge.journal import layout
+from tracebridge.testing import Fault
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DevServer]:
+    with DevServer(tempo=Tempo(max_attribute_bytes=0)) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: DevServer) -> DevServer:
+    running.clear()
+    return running
+
+
+@pytest.fixture
+def old(legacy_traces: Path, tmp_path: Path) -> Path:
+    """Ten real sessions, months old."""
+    for path in sorted(legacy_traces.iterdir())[::10]:
+        shutil.copytree(path, tmp_path / "old" / path.name)
+    return tmp_path / "old"
+
+
+def sink(server: DevServer) -> dict[str, Any]:
+    reader = {"type": "tempo", "url": server.url, "visibility_lag": 0.05}
+    return {"type": "otel", "endpoint": server.url, "reader": reader}
+
+
+@pytest.fixture
+def workplace(server: DevServer, tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path / "here", {"tempo": sink(server)}, max_content_length=None)
+
+
+def test_a_backfill_validates_though_no_search_finds_any_of_it(workplace: Workplace, old: Path) -> None:
+    workplace.backfill(old)
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["sessions"], verdict["losses"]) == (0, 10, {})
+
+
+def test_a_backfill_whose_state_was_lost_sends_nothing_again(
+    workplace: Workplace, old: Path, server: DevServer
+) -> None:
+    workplace.backfill(old)
+    sent = sent_requests(server)
+    for file in layout.state_folder(workplace.trace_dir).glob("state.sqlite*"):
+        file.unlink()
+    workplace.backfill(old)
+    assert sent_requests(server) == sent
+    assert workplace.verdicts()["tempo"]["exit_code"] == 0
+
+
+def test_requests_without_an_answer_are_settled_by_their_traces_and_not_sent_again(
+    workplace: Workplace, old: Path, server: DevServer
+) -> None:
+    server.faults.add(Fault(route="POST /v1/traces", reset="after", first=1))
+    workplace.backfill(old)
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["counts"]) == (0, {})
+
+
+def test_a_trace_that_is_shown_in_part_is_neither_missing_nor_equal(
+    workplace: Workplace, old: Path, server: DevServer
+) -> None:
+    workplace.backfill(old)
+    server.faults.add(Fault(route="GET /api/v2/traces/*", partial=True, times=1))
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["sessions"], verdict["counts"]) == (2, 9, {})
+    (uncompared,) = verdict["uncompared"]
+    assert "only a part of this trace" in uncompared["reason"]
+
+
+def test_a_restoration_says_what_no_search_finds(workplace: Workplace, old: Path, tmp_path: Path) -> None:
+    workplace.backfill(old)
+    ran = workplace.call("restore", "--from", "tempo", "--out", tmp_path / "new")
+    assert ran.returncode == 1
+    assert "unlisted  Tempo finds spans that were more than two minutes old" in ran.stdout
+
+
+def test_what_is_recorded_now_is_found_and_restored(workplace: Workplace, tmp_path: Path) -> None:
+    workplace.record("s")
+    ran = workplace.call("restore", "--from", "tempo", "--out", tmp_path / "new", "--json")
+    assert layout.session_folder(tmp_path / "new", "s").exists(), ran.stdout + ran.stderr
+
+
+def test_a_side_says_what_no_search_finds(workplace: Workplace, old: Path) -> None:
+    pytest.importorskip("ibis")
+    workplace.backfill(old)
+    ran = workplace.call("validate", "--left", f"folder:{old}", "--right", "sink:tempo")
+    assert ran.returncode != 0
+    assert "Such spans are not compared" in ran.stdout
