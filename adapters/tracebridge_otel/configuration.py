@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from tracebridge.secret import Secret
+from tracebridge_otel.limit import SMALLEST
 from tracebridge_otel.names import is_taken
 
 Protocol = Literal["http/protobuf", "grpc"]
@@ -17,6 +18,7 @@ Compression = Literal["gzip", "none"]
 Semconv = Literal["genai", "openinference"]
 Backend = Literal["jaeger", "tempo"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+AttributeBytes = Annotated[int, msgspec.Meta(ge=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
     "http/protobuf": "http://localhost:4318",
@@ -27,6 +29,7 @@ TRACE_ID: Final = "{trace_id}"
 _TRACES_PATH: Final = "/v1/traces"
 _VISIBILITY_LAG_S: Final[Mapping[Backend, float]] = {"jaeger": 5.0, "tempo": 15.0}
 """Jaeger's is measured; Tempo's could not be, and so is a generous one."""
+_TEMPOS_ATTRIBUTE_BYTES: Final = 2_048
 _LOOKBACK_S: Final = 30 * 86_400.0
 """Twice as long as Tempo keeps traces unless it is told otherwise."""
 
@@ -118,6 +121,9 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The address of a trace's page, with `{trace_id}` in it; by default the reader's Jaeger's. Tempo has none."""
     semconv: Semconv = "genai"
     """Whose attribute names spans have: the GenAI names alone, or OpenInference's too, as Phoenix shows them."""
+    max_attribute_bytes: AttributeBytes | None = None
+    """The most bytes of an attribute that the backend takes: content that needs more is cut with a mark; 0 for all.
+    By default 2,048 with a reader of Tempo's, which is Tempo's own limit unless it is told otherwise, and else 0."""
     reader: ReaderSettings | None = None
     """Where the spans can be read back; without it the sink cannot be validated."""
 
@@ -134,6 +140,8 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(
                 f"attributes: {', '.join(map(repr, taken))} is a name that spans have anyway; choose another"
             )
+        if 0 < self.attribute_limit < SMALLEST:
+            raise ValueError(f"max_attribute_bytes: expected at least {SMALLEST}, or 0 for no limit")
         if self.trace_page:
             _check_url("trace_page", self.trace_page)
             if TRACE_ID not in self.trace_page:
@@ -161,6 +169,13 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.timeout is not None:
             return self.timeout
         return 10.0 if self.timeout_ms is None else self.timeout_ms / 1000
+
+    @property
+    def attribute_limit(self) -> int:
+        """The most bytes that an attribute is sent with; 0 where all are."""
+        if self.max_attribute_bytes is not None:
+            return self.max_attribute_bytes
+        return _TEMPOS_ATTRIBUTE_BYTES if self.reader is not None and self.reader.type == "tempo" else 0
 
     @property
     def service(self) -> str:

@@ -10,10 +10,10 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
-from tracebridge.sink import Capabilities, Reader, Sink
+from tracebridge.sink import Capabilities, Loss, Reader, Sink
 from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
-from tracebridge_otel.losses import TIME_IN_MICROSECONDS
+from tracebridge_otel.losses import TIME_IN_MICROSECONDS, content_cut
 from tracebridge_otel.mapping import MAPPING_VERSION
 from tracebridge_otel.openinference import OPENINFERENCE_VERSION
 from tracebridge_otlp.secrecy import without_credentials
@@ -28,6 +28,9 @@ _HIDDEN_FROM_TEMPOS_SEARCH = (
 
 _OPENINFERENCE = 1_000
 """Far above any version of the mapping."""
+
+_LIMIT = 1_000_000
+"""Far above any version of both mappings."""
 
 
 class OtelSinkType:
@@ -58,7 +61,7 @@ class OtelSinkType:
             readable=reader is not None,
             visibility_lag_s=reader.visibility_lag_s if reader else 0.0,
             hidden_from_search=_HIDDEN_FROM_TEMPOS_SEARCH if reader and reader.type == "tempo" else "",
-            losses=(TIME_IN_MICROSECONDS,) if reader and reader.type == "jaeger" else (),
+            losses=_losses(otel_settings),
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:
@@ -119,9 +122,19 @@ def open_propagation() -> Propagation:
     return OpenTelemetryPropagation()
 
 
+def _losses(settings: OtelSettings) -> tuple[Loss, ...]:
+    losses: list[Loss] = []
+    if settings.reader is not None and settings.reader.type == "jaeger":
+        losses.append(TIME_IN_MICROSECONDS)
+    if settings.attribute_limit:
+        losses.append(content_cut(settings.attribute_limit))
+    return tuple(losses)
+
+
 def _mapping_version(settings: OtelSettings) -> int:
-    """One number for both mappings, so that a span's fingerprint tells which names it was sent with."""
-    return MAPPING_VERSION + (_OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0)
+    """One number for both mappings and the limit, so that a span's fingerprint tells how it was sent."""
+    names = _OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0
+    return MAPPING_VERSION + names + _LIMIT * settings.attribute_limit
 
 
 def _missing(error: ImportError) -> MissingExtraError:

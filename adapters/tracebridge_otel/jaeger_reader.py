@@ -14,6 +14,7 @@ from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge_otel import names
 from tracebridge_otel.configuration import OtelSettings
+from tracebridge_otel.limit import as_sent
 from tracebridge_otel.query_service import QueryService
 from tracebridge_otel.selection import Window, halves, selected
 from tracebridge_otlp.decoding import UndecodableError, decode_traces
@@ -30,15 +31,16 @@ _LATEST_US: Final = (2**63 - 1) // _NS_PER_US
 class JaegerReader:
     """A `tracebridge.sink.Reader` for Jaeger 2."""
 
-    def __init__(self, service: QueryService, name: str) -> None:
-        """Read what was sent under the service name `name`."""
+    def __init__(self, service: QueryService, name: str, limit: int) -> None:
+        """Read what was sent under the service name `name`, cut at `limit` bytes an attribute unless that is 0."""
         self._service = service
+        self._limit = limit
         self._name = name
 
     @classmethod
     def open(cls, settings: OtelSettings) -> Self:
         """Open the reader that the settings name; no connection is made yet."""
-        return cls(QueryService.open("Jaeger", settings), settings.service)
+        return cls(QueryService.open("Jaeger", settings), settings.service, settings.attribute_limit)
 
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for.
@@ -90,7 +92,8 @@ class JaegerReader:
             "query.raw_traces": "true",
         }
         if session_id is not None:
-            parameters["query.attributes"] = msgspec.json.encode({names.SESSION_ID: session_id}).decode()
+            attributes = {names.SESSION_ID: as_sent(session_id, self._limit)}
+            parameters["query.attributes"] = msgspec.json.encode(attributes).decode()
         return self._get(_TRACES, parameters)
 
     def _halves(self, window: Window, spans: list[WireSpan]) -> tuple[Window, Window]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge_otel import names
+from tracebridge_otel.limit import is_cut
 from tracebridge_otel.mapping import from_wire
 from tracebridge_otel.remainder import text_in
 from tracebridge_otlp.wire import WireSpan
@@ -51,7 +52,12 @@ def _is_in_window(wire: WireSpan, query: Query, precision_ns: int) -> bool:
 
 def _concerns(wire: WireSpan, session_id: str) -> bool:
     """Whether a span of a trace that the session takes part in is the session's own, or nobody's of ours."""
-    return wire.attributes.get(names.SESSION_ID) == session_id or names.FINGERPRINT not in wire.attributes
+    return _session_of(wire) == session_id or names.FINGERPRINT not in wire.attributes
+
+
+def _session_of(wire: WireSpan) -> str:
+    text = text_in(wire.attributes, names.SESSION_ID)
+    return from_wire(wire).session_id if is_cut(text) else text
 
 
 def _ids_of(wire: WireSpan) -> Span:
@@ -62,6 +68,6 @@ def _ids_of(wire: WireSpan) -> Span:
         name=wire.name,
         start_ns=wire.start_ns,
         end_ns=wire.end_ns,
-        session_id=text_in(wire.attributes, names.SESSION_ID),
+        session_id=_session_of(wire),
         fingerprint=text_in(wire.attributes, names.FINGERPRINT),
     )

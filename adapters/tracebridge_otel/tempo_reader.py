@@ -17,6 +17,7 @@ from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge_otel import names
 from tracebridge_otel.configuration import OtelSettings
+from tracebridge_otel.limit import as_sent
 from tracebridge_otel.query_service import QueryService
 from tracebridge_otel.selection import Window, halves, selected
 from tracebridge_otel.tempo_answer import JSON, PROTOBUF, FoundTrace, TraceAnswer, trace_in, traces_found
@@ -44,13 +45,14 @@ class TempoReader:
     a search does not find what was old when it came.
     """
 
-    def __init__(self, service: QueryService, name: str, lookback_s: float) -> None:
-        """Read what was sent under the service name `name`.
+    def __init__(self, service: QueryService, name: str, limit: int, lookback_s: float) -> None:
+        """Read what was sent under the service name `name`, cut at `limit` bytes an attribute unless that is 0.
 
         A search that names no beginning goes back `lookback_s` seconds.
         """
         self._service = service
         self._name = name
+        self._limit = limit
         self._lookback_s = lookback_s
         self._is_known_to_be_tempo = False
 
@@ -58,7 +60,8 @@ class TempoReader:
     def open(cls, settings: OtelSettings) -> Self:
         """Open the reader that the settings name; no connection is made yet."""
         assert settings.reader is not None, "only called where the capabilities say readable"
-        return cls(QueryService.open("Tempo", settings), settings.service, settings.reader.lookback_s)
+        service = QueryService.open("Tempo", settings)
+        return cls(service, settings.service, settings.attribute_limit, settings.reader.lookback_s)
 
     def read(self, query: Query) -> Iterator[Span]:
         """Yield every stored copy of every span that `query` asks for and Tempo finds.
@@ -120,7 +123,7 @@ class TempoReader:
 
     def _search(self, window: Window, session_id: str | None, limit: int) -> list[FoundTrace]:
         parameters = {
-            "q": _traceql(self._name, session_id),
+            "q": _traceql(self._name, None if session_id is None else as_sent(session_id, self._limit)),
             "start": str(window[0]),
             "end": str(window[1] + 1),
             "limit": str(limit),

@@ -1,6 +1,6 @@
 """The OpenTelemetry sink keeps the sink contract over HTTP and gRPC, with a reader and without.
 
-One of the four is enough for every run: the LangFuse sink, beside it, speaks HTTP and has a reader.
+One of the five is enough for every run: the LangFuse sink, beside it, speaks HTTP and has a reader.
 """
 
 from __future__ import annotations
@@ -82,6 +82,18 @@ def over_grpc(server: DevServer, file: Path, reader: ReaderSettings | None) -> B
 
 def jaeger(server: DevServer) -> ReaderSettings:
     return ReaderSettings(url=server.url, visibility_lag=0.1)
+
+
+def tempo(server: DevServer) -> ReaderSettings:
+    return ReaderSettings(type="tempo", url=server.url, visibility_lag=0.1)
+
+
+@pytest.mark.slow
+class TestHttpAndTempo(OtelContract):
+    """With the limit and the cut that Tempo has unless it is told otherwise, and its searches that miss what is old."""
+
+    def on(self, server: DevServer, file: Path) -> BackendUnderTest:
+        return over_http(server, file, tempo(server))
 
 
 @pytest.mark.slow

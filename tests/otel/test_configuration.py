@@ -9,7 +9,7 @@ from tracebridge.config import load
 from tracebridge.errors import ConfigurationError
 from tracebridge.registry import Registry
 from tracebridge.secret import Secret
-from tracebridge_otel.configuration import OtelSettings, ReaderSettings
+from tracebridge_otel.configuration import Backend, OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 
 
@@ -135,6 +135,27 @@ def test_a_reader_is_jaegers_unless_it_is_said_to_be_tempos() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "reader", "expected"),
+    [
+        (None, None, 0),
+        (None, "jaeger", 0),
+        (None, "tempo", 2_048),
+        (0, "tempo", 0),
+        (4_096, "tempo", 4_096),
+        (4_096, None, 4_096),
+    ],
+)
+def test_attributes_are_limited_where_it_is_said_and_by_tempos_own_limit_where_tempo_is_read(
+    limit: int | None, reader: Backend | None, expected: int
+) -> None:
+    place = None if reader is None else ReaderSettings(type=reader, url="http://h")
+    settings = OtelSettings(max_attribute_bytes=limit, reader=place)
+    losses = [loss.name for loss in sink_type.capabilities(settings).losses]
+    assert settings.attribute_limit == expected
+    assert (f"attributes-cut-at-{expected}-bytes" in losses) == bool(expected)
+
+
+@pytest.mark.parametrize(
     ("sink", "words"),
     [
         ({"protocol": "http/json"}, "protocol"),
@@ -146,6 +167,8 @@ def test_a_reader_is_jaegers_unless_it_is_said_to_be_tempos() -> None:
         ),
         ({"reader": {"url": "http://localhost", "lookback": 60}}, "reader.lookback is for `type: tempo` alone"),
         ({"reader": {"type": "jaeger"}}, "reader.url"),
+        ({"max_attribute_bytes": 1_023}, "max_attribute_bytes: expected at least 1024, or 0 for no limit"),
+        ({"max_attribute_bytes": -1}, "max_attribute_bytes"),
         ({"endpoint": "collector:4318"}, "endpoint: expected http://host:port"),
         ({"endpont": "http://collector:4318"}, "endpoint"),
     ],

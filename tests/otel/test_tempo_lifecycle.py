@@ -1,4 +1,4 @@
-"""Old sessions at a Tempo, whose searches do not find them: what knows their traces finds them all the same."""
+"""Real sessions at a Tempo, whose searches do not find what is old and which cuts what is long."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ def sink(server: DevServer) -> dict[str, Any]:
     return {"type": "otel", "endpoint": server.url, "reader": reader}
 
 
+def uncut(server: DevServer) -> dict[str, Any]:
+    return sink(server) | {"max_attribute_bytes": 0}
+
+
 @pytest.fixture
 def workplace(server: DevServer, tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path / "here", {"tempo": sink(server)}, max_content_length=None)
+    return Workplace(tmp_path / "here", {"tempo": uncut(server)}, max_content_length=None)
 
 
 def test_a_backfill_validates_though_no_search_finds_any_of_it(workplace: Workplace, old: Path) -> None:
