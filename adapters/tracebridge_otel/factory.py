@@ -11,8 +11,10 @@ import msgspec
 from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
 from tracebridge.sink import Capabilities, Loss, Reader, Sink
+from tracebridge.span import Span
 from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
+from tracebridge_otel.limit import cut_content
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS, content_cut
 from tracebridge_otel.mapping import MAPPING_VERSION
 from tracebridge_otel.openinference import OPENINFERENCE_VERSION
@@ -62,6 +64,7 @@ class OtelSinkType:
             visibility_lag_s=reader.visibility_lag_s if reader else 0.0,
             hidden_from_search=_HIDDEN_FROM_TEMPOS_SEARCH if reader and reader.type == "tempo" else "",
             losses=_losses(otel_settings),
+            as_sent=_as_sent,
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:
@@ -135,6 +138,12 @@ def _mapping_version(settings: OtelSettings) -> int:
     """One number for both mappings and the limit, so that a span's fingerprint tells how it was sent."""
     names = _OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0
     return MAPPING_VERSION + names + _LIMIT * settings.attribute_limit
+
+
+def _as_sent(span: Span, mapping_version: int) -> Span:
+    """What was sent of a span under another limit."""
+    limit = mapping_version // _LIMIT
+    return cut_content(span, limit) if limit else span
 
 
 def _missing(error: ImportError) -> MissingExtraError:

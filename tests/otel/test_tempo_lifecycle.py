@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.workplace import Workplace, sent_requests
+from tests.workplace import Workplace, answer_of, sent_requests
 from tracebridge.devserver import DevServer, Tempo
 from tracebridge.journal import layout
 from tracebridge.testing import Fault
@@ -106,3 +107,49 @@ def test_a_side_says_what_no_search_finds(workplace: Workplace, old: Path) -> No
     ran = workplace.call("validate", "--left", f"folder:{old}", "--right", "sink:tempo")
     assert ran.returncode != 0
     assert "Such spans are not compared" in ran.stdout
+
+
+@pytest.fixture
+def cutting() -> Iterator[DevServer]:
+    """A Tempo as it is unless it is told otherwise."""
+    with DevServer() as server:
+        yield server
+
+
+def test_what_is_cut_is_declared_by_name_and_counted_before_and_after(
+    cutting: DevServer, old: Path, tmp_path: Path
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"tempo": sink(cutting)}, max_content_length=None)
+    (foretold,) = answer_of(workplace.call("backfill", old, "--dry-run", "--json"))["sinks"]
+    workplace.backfill(old)
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["sessions"], verdict["counts"]) == (0, 10, {})
+    assert verdict["losses"].keys() == {"attributes-cut-at-2048-bytes"}
+    (status,) = answer_of(workplace.call("status", "--json"))["sinks"]
+    assert verdict["losses"]["attributes-cut-at-2048-bytes"] == status["cut_spans"] == foretold["cut"] > 0
+
+
+def test_a_limit_that_was_raised_makes_no_difference_of_what_was_cut_before(
+    cutting: DevServer, old: Path, legacy_traces: Path, tmp_path: Path
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"tempo": sink(cutting) | {"max_attribute_bytes": 1_024}})
+    workplace.backfill(old)
+    workplace.configure({"tempo": sink(cutting) | {"max_attribute_bytes": 2_000}})
+    more = sorted(legacy_traces.iterdir())[1]
+    shutil.copytree(more, tmp_path / "more" / more.name)
+    workplace.backfill(tmp_path / "more")
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["sessions"], verdict["counts"]) == (0, 11, {})
+    assert verdict["losses"].keys() == {"attributes-cut-at-2000-bytes"}, "the earlier cut is as it was foretold"
+
+
+def test_what_a_restoration_cannot_bring_back_is_counted_by_the_name_of_the_loss(
+    cutting: DevServer, tmp_path: Path
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"tempo": sink(cutting)})
+    tracer = workplace.tracer()
+    with tracer.trace_session("s") as session, tracer.trace_turn(session, user_input="x" * 5_000):
+        pass
+    tracer.shutdown()
+    answer = json.loads(workplace.call("restore", "--from", "tempo", "--out", tmp_path / "new", "--json").stdout)
+    assert (answer["exit_code"], answer["totals"]) == (1, {"attributes-cut-at-2048-bytes": 1})

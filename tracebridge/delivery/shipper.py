@@ -117,7 +117,7 @@ class Shipper:
             self._state, self._target, trace_dir, self._capabilities, self._read_back, had_shipper=had_shipper
         )
         self._health = Health(settings.name, backoff, partial(self._state.set_condition, self._target))
-        self._fitting = Fitting(settings.policy, self._capabilities, self._sink.encode, self._keep_rules)
+        self._fitting = Fitting(settings.policy, self._capabilities, self._sink, self._keep_rules)
         narrowing = partial(policies.apply, settings.policy)
         self._watch = SessionWatch(self._state, self._target, trace_dir, settings.policy, narrowing)
         self._collector = Collector(

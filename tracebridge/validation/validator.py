@@ -322,13 +322,18 @@ class Validator:
         for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
-                earlier = expected_of(expected.sizes, rules_from_text(text).policy).spans
-                under[fingerprint] = {id_of(span): span for span in earlier}
+                rules = rules_from_text(text)
+                earlier = expected_of(expected.sizes, rules.policy).spans
+                under[fingerprint] = {id_of(span): self._as_sent(span, rules.mapping_version) for span in earlier}
         # what the policy does not keep was sent all the same if it was sent before the policy said so
         wanted = [
             span for span in expected.spans if id_of(span) in sent_with or policies.keeps_span(self._sink.policy, span)
         ]
         return [under.get(sent_with.get(id_of(span), ""), {}).get(id_of(span), span) for span in wanted]
+
+    def _as_sent(self, span: Span, mapping_version: int) -> Span:
+        as_sent = self._capabilities.as_sent
+        return span if as_sent is None else as_sent(span, mapping_version)
 
     def _is_pending(self, expected: Expected, session_id: str) -> bool:
         for journal, size in expected.sizes.items():
