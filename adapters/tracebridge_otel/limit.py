@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from tracebridge.event import Json
-from tracebridge.span import Span
+from tracebridge.span import Span, SpanKind
 from tracebridge_otel import names
 from tracebridge_otel.call import write_request
 from tracebridge_otel.content import CARRIED, write_content
 from tracebridge_otel.remainder import Writing, remainder_attributes, remainder_in
 from tracebridge_otlp.protobuf import utf8
 from tracebridge_otlp.wire import Attributes, WireSpan
+
+Fields = dict[str, Any]
+"""Fields of a span by name."""
 
 SMALLEST: Final = 1_024
 """No limit is below it: the structure around three texts has to fit into one attribute."""
@@ -61,15 +63,16 @@ def as_sent(text: str, limit: int) -> str:
     return cut_text(text, limit) if limit else text
 
 
-def cut_content(span: Span, limit: int) -> Span:
+def cut_content(span: Span, limit: int, attributes: Attributes | None = None) -> Span:
     """Return the span with its content cut so that each attribute that carries it has at most `limit` bytes.
 
-    It is the same object when all of it fits, as it does the second time.
+    It is the same object when all of it fits, as the second time it does. `attributes` are those of the span, if known.
     """
-    written = _written(span)
+    written = _written(span) if attributes is None else attributes
     for attribute, fields in CARRIED[span.kind].items():
         if _size(written.get(attribute)) > limit:
-            span = _cut_fields(span, attribute, fields, limit)
+            values = {field: getattr(span, field) for field in fields}
+            span = msgspec.structs.replace(span, **_cut(span.kind, attribute, values, limit))
     return span
 
 
@@ -106,37 +109,42 @@ def cut_texts(attributes: Attributes, limit: int) -> Attributes:
     }
 
 
-def _cut_fields(span: Span, attribute: str, fields: tuple[str, ...], limit: int) -> Span:
+def _cut(kind: SpanKind, attribute: str, values: Fields, limit: int) -> Fields:
     """Cut the fields that one attribute carries: each text in them at one length; if there are too many, each value."""
-    by_text, by_value = partial(_texts_cut, span, fields), partial(_values_cut, span, fields)
-    for cut in (by_text, by_value):
-        found = _longest(cut, attribute, limit)
-        if found is not None:
-            return found
-    # so many of its characters are escaped that the marks alone are left
-    return by_value(0)
+    bare = Span(kind=kind, trace_id="", span_id="", name="", start_ns=0, end_ns=0, session_id="")
+
+    def has_room(cut: Fields) -> bool:
+        return _size(_written(msgspec.structs.replace(bare, **cut))[attribute]) <= limit
+
+    def by_text(length: int) -> Fields:
+        return {field: _shortened(value, length) for field, value in values.items()}
+
+    found = _longest(by_text, has_room, limit)
+    if found is not None:
+        return found
+    texts = {field: _text(value) for field, value in values.items()}
+
+    def by_value(length: int) -> Fields:
+        return {field: _beginning(field, value, texts[field], length) for field, value in values.items()}
+
+    # where so many characters are escaped that nothing has room, the marks alone are left
+    return _longest(by_value, has_room, limit) or by_value(0)
 
 
-def _longest(cut: Callable[[int], Span], attribute: str, limit: int) -> Span | None:
-    """What is left at the greatest length, in steps, with which the attribute fits; None if there is none."""
-    best = None
-    lowest, highest = 1, _STEPS
+def _longest(cut: Callable[[int], Fields], has_room: Callable[[Fields], bool], limit: int) -> Fields | None:
+    """What is left at the greatest length, in steps, that has room; None if nothing has."""
+    best = cut(limit // _STEPS)
+    if not has_room(best):
+        return None
+    lowest, highest = 2, _STEPS
     while lowest <= highest:
         step = (lowest + highest) // 2
         candidate = cut(step * limit // _STEPS)
-        if _size(_written(candidate)[attribute]) <= limit:
+        if has_room(candidate):
             best, lowest = candidate, step + 1
         else:
             highest = step - 1
     return best
-
-
-def _texts_cut(span: Span, fields: tuple[str, ...], length: int) -> Span:
-    return msgspec.structs.replace(span, **{field: _shortened(getattr(span, field), length) for field in fields})
-
-
-def _values_cut(span: Span, fields: tuple[str, ...], length: int) -> Span:
-    return msgspec.structs.replace(span, **{field: _beginning(field, getattr(span, field), length) for field in fields})
 
 
 def _shortened(value: Json, length: int) -> Json:
@@ -154,13 +162,16 @@ def _shortened(value: Json, length: int) -> Json:
     return box[0]
 
 
-def _beginning(field: str, value: Json, length: int) -> Json:
+def _beginning(field: str, value: Json, text: str, length: int) -> Json:
     """The first `length` bytes of a value as text, unless it has fewer; in a list where the field holds one."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if value is None or _size(text) <= length:
         return value
     cut = cut_text(text, length)
     return [cut] if field in _LISTS else cut
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _written(span: Span) -> Attributes:

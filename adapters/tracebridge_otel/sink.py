@@ -72,7 +72,7 @@ class OtelSink:
         """Encode one span as a part of a request."""
         wire = to_wire(span)
         if self._limit and not fits(wire.attributes, self._limit):
-            cut = cut_content(span, self._limit)
+            cut = cut_content(span, self._limit, wire.attributes)
             self._cut += cut is not span
             span, wire = cut, within(to_wire(cut), self._limit)
         more = dict(self._attributes)
