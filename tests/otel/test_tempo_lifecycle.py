@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.delivery.rig import LONG_AGO, write_session
+from tests.migration.test_rollback import empty
 from tests.workplace import Workplace, answer_of, sent_requests
 from tracebridge.devserver import DevServer, Tempo
 from tracebridge.journal import layout
@@ -153,3 +155,15 @@ def test_what_a_restoration_cannot_bring_back_is_counted_by_the_name_of_the_loss
     tracer.shutdown()
     answer = json.loads(workplace.call("restore", "--from", "tempo", "--out", tmp_path / "new", "--json").stdout)
     assert (answer["exit_code"], answer["totals"]) == (1, {"attributes-cut-at-2048-bytes": 1})
+
+
+def test_a_spool_that_is_brought_back_says_what_no_search_finds(server: DevServer, tmp_path: Path) -> None:
+    jsonl = {"enabled": False, "spool_keep": 0}
+    workplace = Workplace(tmp_path / "here", {"jsonl": jsonl, "tempo": uncut(server)}, delivery="external")
+    workplace.record("now")
+    write_session(workplace.trace_dir, "late", at=LONG_AGO)
+    empty(workplace)
+    ran = workplace.call("migrate", "restore")
+    assert (ran.returncode, ran.stdout.split("\n")[0]) == (1, "1 sessions are back from tempo")
+    assert "not back: late: not at the backend" in ran.stdout
+    assert "What of it no search finds is not back." in ran.stdout
