@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tracebridge.delivery.settle import BEHIND_LAGS, LONELY_LAGS, Settled, Settlement, missing
 from tracebridge.delivery.state import Batch, SpanRef
-from tracebridge.errors import BackendError, BusyBackendError
+from tracebridge.errors import BackendError, BusyBackendError, IncompleteAnswerError
 from tracebridge.sink import Query
 from tracebridge.span import Span
 
@@ -33,6 +33,8 @@ class Backend:
         self.shown_from: dict[int, float] = {}
         self.queries: list[Query] = []
         self.is_away = False
+        self.partial: set[int] = set()
+        """Those whose traces are shown only in part."""
         self.answers = 1_000_000
         """How many more questions it answers before it asks to be read later."""
 
@@ -43,6 +45,8 @@ class Backend:
         self.answers -= 1
         if self.is_away:
             raise BackendError("away")
+        if any(ref(number).trace_id in query.trace_ids for number in self.partial):
+            raise IncompleteAnswerError("only a part")
         for number, since in self.shown_from.items():
             found = ref(number)
             in_window = (query.start_ns or 0) <= found.start_ns < (query.end_ns or 2**63)
@@ -243,6 +247,20 @@ def test_a_backend_that_hides_something_from_a_search_is_asked_by_trace_for_span
     asked = [(query.trace_ids, query.session_id, query.start_ns) for query in backend.queries]
     assert {query[0] for query in asked} == {(ref(1).trace_id,), (ref(2).trace_id,)}
     assert {query[1:] for query in asked} == {(None, None)}
+
+
+def test_a_batch_that_is_shown_in_part_holds_up_no_other_and_is_decided_without_proof(backend: Backend) -> None:
+    settlement = Settlement(LAG_S, by_trace=True)
+    backend.shown_from = {2: 0.0, 3: 0.0}
+    backend.partial = {1}
+    settlement.add(batch(1), sent_at=0.0)
+    settlement.add(batch(2), sent_at=0.0)
+    settlement.accepted(batch(3), LAG_S)
+    assert [one.batch.id for one in settle(settlement, backend, 2 * LAG_S)] == [2]
+    backend.partial = {1, 3}
+    assert settle(settlement, backend, 10 * LAG_S) == []
+    (settled,) = settle(settlement, backend, BEHIND_LAGS * LAG_S)
+    assert (settled.batch.id, settled.absent, settled.is_proven) == (1, (0,), False)
 
 
 @settings(max_examples=400)

@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.state import Batch, SpanRef, Witness
-from tracebridge.errors import BusyBackendError
+from tracebridge.errors import BusyBackendError, IncompleteAnswerError
 from tracebridge.sink import Query, Reader
 
 LONELY_LAGS: Final = 60.0
 """After how many lags a batch counts as absent without proof when nothing was accepted after it."""
 BEHIND_LAGS: Final = 360.0
-"""The same when something was, and does not show either: the backend is far behind."""
+"""The same when something was, and does not show either: the backend is far behind; or when it shows only a part."""
 _SHORTEST_LAG_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 60.0
 _MARGIN_NS: Final = 1_000_000_000
@@ -136,6 +136,14 @@ class Settlement:
                 if not settled:
                     raise
                 break
+            except IncompleteAnswerError:
+                # no witness proves anything of what is shown in part, and the others must not wait for it
+                if now - waiting.sent_at >= BEHIND_LAGS * self._lag_s:
+                    settled.append(waiting.settled(is_proven=False))
+                    self._unsettled.remove(waiting)
+                else:
+                    waiting.look_later(now)
+                continue
             verdict = self._verdict(waiting, now, is_decided=is_decided)
             if verdict is not None:
                 settled.append(verdict)
@@ -152,7 +160,10 @@ class Settlement:
         return settled
 
     def _seen(self, witness: Witness, reader: Reader, now: float) -> Witness:
-        if witness.seen_at is not None or missing(reader, [witness.ref], by_trace=self._by_trace):
+        try:
+            if witness.seen_at is not None or missing(reader, [witness.ref], by_trace=self._by_trace):
+                return witness
+        except IncompleteAnswerError:
             return witness
         return msgspec.structs.replace(witness, seen_at=now)
 
