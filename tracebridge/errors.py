@@ -39,6 +39,13 @@ class BackendError(TracebridgeError):
     """A backend could not be read: names the backend, what was asked and what it answered."""
 
 
+class IncompleteAnswerError(BackendError):
+    """A backend showed only a part of what it was asked for, and said so; asked for something else, it may show all.
+
+    Says what would make it show the whole.
+    """
+
+
 class BusyBackendError(BackendError):
     """A backend asked to be read later, and the caller did not want to wait for that."""
 

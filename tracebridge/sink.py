@@ -49,7 +49,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `open_reader` gives a reader."""
     visibility_lag_s: float = 0.0
     """How many seconds may pass, as a rule, between acceptance and the span being readable."""
+    hidden_from_search: str = ""
+    """What of its spans the backend shows to a query by trace alone, and not to one by session or time: a sentence for
+    people, empty where there is no such thing. Whoever knows the traces then asks by them."""
     losses: tuple[Loss, ...] = ()
+    as_sent: Callable[[Span, int], Span] | None = None
+    """What another `mapping_version` of this sink has sent of a span, where some send less of it than others: so what
+    was cut under other settings is foretold, and is no difference. None where all of them send all."""
     billable_units: Callable[[int, int], int] | None = None
     """What the operator of such a backend counts so many traces and so many spans as for the bill, if anything."""
 
@@ -106,6 +112,18 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release connections. Nothing is sent."""
+        ...
+
+
+@runtime_checkable
+class CuttingSink(Protocol):
+    """What a sink has that cuts content by itself, because its backend takes no more of one value.
+
+    What it leaves of a span is a declared loss of its `Capabilities`.
+    """
+
+    def take_cut(self) -> int:
+        """How many times `encode` has cut a span since this was asked last."""
         ...
 
 

@@ -10,12 +10,15 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from tracebridge.secret import Secret
+from tracebridge_otel.limit import SMALLEST
 from tracebridge_otel.names import is_taken
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
 Semconv = Literal["genai", "openinference"]
+Backend = Literal["jaeger", "tempo"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+AttributeBytes = Annotated[int, msgspec.Meta(ge=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
     "http/protobuf": "http://localhost:4318",
@@ -24,6 +27,11 @@ _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
 TRACE_ID: Final = "{trace_id}"
 """What stands for a trace's id in `trace_page`."""
 _TRACES_PATH: Final = "/v1/traces"
+_VISIBILITY_LAG_S: Final[Mapping[Backend, float]] = {"jaeger": 5.0, "tempo": 15.0}
+"""Jaeger's is measured; Tempo's could not be, and so is a generous one."""
+_TEMPOS_ATTRIBUTE_BYTES: Final = 2_048
+_LOOKBACK_S: Final = 30 * 86_400.0
+"""Twice as long as Tempo keeps traces unless it is told otherwise."""
 
 ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
     "traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",),
@@ -45,22 +53,37 @@ ENVIRONMENT: Final[Mapping[str, Sequence[str]]] = {
 """OpenTelemetry's variables; those of the traces signal come before the general ones."""
 
 
-class JaegerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the spans can be read back: Jaeger's query API, `/api/v3`."""
+class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the spans can be read back."""
 
-    type: Literal["jaeger"] = "jaeger"
+    type: Backend = "jaeger"
+    """Whose query API it is: Jaeger's `/api/v3`, or Tempo's."""
     url: str
-    """The query service, e.g. `http://localhost:16686`, with its base path if it has one."""
+    """The query service, e.g. `http://localhost:16686` or `http://localhost:3200`, with its base path if it has one."""
     headers: dict[str, Secret] = {}
-    """Sent with every request, e.g. for a proxy that asks for credentials."""
+    """Sent with every request, e.g. for a proxy that asks for credentials, or `X-Scope-OrgID` for Tempo's tenant."""
     timeout: Seconds = 30.0
     """Seconds that one request may take."""
-    visibility_lag: Seconds = 5.0
+    visibility_lag: Seconds | None = None
     """Seconds that may pass, as a rule, before what was sent can be read back."""
+    lookback: Seconds | None = None
+    """Only for Tempo: how many seconds a search goes back that names no beginning."""
 
     def __post_init__(self) -> None:
         """Check what a type cannot say."""
         _check_url("reader.url", self.url)
+        if self.lookback is not None and self.type != "tempo":
+            raise ValueError("reader.lookback is for `type: tempo` alone: Jaeger searches all that it has")
+
+    @property
+    def visibility_lag_s(self) -> float:
+        """The visibility lag, or what it is by default, in seconds."""
+        return _VISIBILITY_LAG_S[self.type] if self.visibility_lag is None else self.visibility_lag
+
+    @property
+    def lookback_s(self) -> float:
+        """How far a search goes back that names no beginning, in seconds."""
+        return _LOOKBACK_S if self.lookback is None else self.lookback
 
 
 class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,10 +118,13 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     attributes: dict[str, str | bool | int | float] = {}
     """Attributes that every span has besides its own. They are not read back."""
     trace_page: str = ""
-    """The address of a trace's page, with `{trace_id}` in it; by default that of the reader's Jaeger."""
+    """The address of a trace's page, with `{trace_id}` in it; by default the reader's Jaeger's. Tempo has none."""
     semconv: Semconv = "genai"
     """Whose attribute names spans have: the GenAI names alone, or OpenInference's too, as Phoenix shows them."""
-    reader: JaegerSettings | None = None
+    max_attribute_bytes: AttributeBytes | None = None
+    """The most bytes of an attribute that the backend takes: content that needs more is cut with a mark; 0 for all.
+    By default 2,048 with a reader of Tempo's, which is Tempo's own limit unless it is told otherwise, and else 0."""
+    reader: ReaderSettings | None = None
     """Where the spans can be read back; without it the sink cannot be validated."""
 
     def __post_init__(self) -> None:
@@ -114,6 +140,8 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(
                 f"attributes: {', '.join(map(repr, taken))} is a name that spans have anyway; choose another"
             )
+        if 0 < self.attribute_limit < SMALLEST:
+            raise ValueError(f"max_attribute_bytes: expected at least {SMALLEST}, or 0 for no limit")
         if self.trace_page:
             _check_url("trace_page", self.trace_page)
             if TRACE_ID not in self.trace_page:
@@ -141,6 +169,13 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.timeout is not None:
             return self.timeout
         return 10.0 if self.timeout_ms is None else self.timeout_ms / 1000
+
+    @property
+    def attribute_limit(self) -> int:
+        """The most bytes that an attribute is sent with; 0 where all are."""
+        if self.max_attribute_bytes is not None:
+            return self.max_attribute_bytes
+        return _TEMPOS_ATTRIBUTE_BYTES if self.reader is not None and self.reader.type == "tempo" else 0
 
     @property
     def service(self) -> str:

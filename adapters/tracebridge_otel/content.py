@@ -21,6 +21,22 @@ _AS_ATTRIBUTE: Final[Mapping[tuple[SpanKind, str], str]] = {
     ("session", "output"): names.OUTCOME,
 }
 
+_TOOLS: Final = {names.TOOL_DEFINITIONS: ("tool_definitions",)}
+_MESSAGES: Final = {
+    names.INPUT_MESSAGES: ("input",),
+    names.OUTPUT_MESSAGES: ("thinking", "output", "tool_calls"),
+    **_TOOLS,
+}
+CARRIED: Final[Mapping[SpanKind, Mapping[str, tuple[str, ...]]]] = {
+    "turn": _MESSAGES,
+    "llm": _MESSAGES,
+    "thinking": {names.OUTPUT_MESSAGES: ("output",), **_TOOLS},
+    "tool": {names.TOOL_ARGUMENTS: ("input",), names.TOOL_RESULT: ("output",), **_TOOLS},
+    "session": {names.OUTCOME: ("output",), **_TOOLS},
+    "event": _TOOLS,
+}
+"""By kind, the attributes that carry what was said, with the fields of each; other content is in the remainder."""
+
 
 def write_content(span: Span, writing: Writing) -> None:
     """Write the content of a span; what its kind has no attribute for goes into the remainder."""

@@ -11,7 +11,7 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.sink import Outcome, Receipt
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.sink import OtelSink
 from tracebridge_otlp.answer import Answer
 from tracebridge_otlp.http_transport import Certificates, tls_context
@@ -44,7 +44,9 @@ def diagnose(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
             yield clock_check(ask(client, settings.url, Redactor((), settings.url)))
     if settings.reader is None:
         words = "there is no `reader:`, so what is sent cannot be read back and validated"
-        yield Check(name="reader", status="warn", found=words, remedy="add `reader:` where Jaeger keeps the spans")
+        yield Check(
+            name="reader", status="warn", found=words, remedy="add `reader:` where Jaeger or Tempo keeps the spans"
+        )
         return
     with httpx.Client(
         verify=context,
@@ -88,15 +90,15 @@ def _remedy(receipt: Receipt, settings: OtelSettings) -> str:
     return "check the endpoint's path and port: as a rule 4318 is that of OTLP over HTTP, and the path is /v1/traces"
 
 
-def _reader(settings: JaegerSettings, service: str, client: httpx.Client) -> Iterator[Check]:
+def _reader(settings: ReaderSettings, service: str, client: httpx.Client) -> Iterator[Check]:
     redact = Redactor([value.reveal() for value in settings.headers.values()], settings.url)
-    url = settings.url.rstrip("/") + "/api/v3/services"
-    exchange = ask(client, url, redact)
+    path = "/api/v3/services" if settings.type == "jaeger" else "/api/echo"
+    exchange = ask(client, settings.url.rstrip("/") + path, redact)
     yield _reader_check(exchange, settings, service, redact)
     yield clock_check(exchange, f"{_READER}clock")
 
 
-def _reader_check(exchange: Exchange, settings: JaegerSettings, service: str, redact: Redactor) -> Check:
+def _reader_check(exchange: Exchange, settings: ReaderSettings, service: str, redact: Redactor) -> Check:
     answer = exchange.answer
     if answer is None:
         found, remedy = silence(exchange, settings.url, settings.timeout)
@@ -104,17 +106,26 @@ def _reader_check(exchange: Exchange, settings: JaegerSettings, service: str, re
     if answer.status in (401, 403):
         words = f"the credentials are refused: {said(answer, redact)}"
         return Check(name="reader", status="fail", found=words, remedy="check `reader.headers`")
+    found, remedy = _jaeger(answer, service, redact) if settings.type == "jaeger" else _tempo(answer, redact)
+    return Check(name="reader", status="fail" if remedy else "ok", found=found, remedy=remedy)
+
+
+def _jaeger(answer: Answer, service: str, redact: Redactor) -> tuple[str, str]:
+    """What is found, and what to do if it is not Jaeger."""
     services = _services_in(answer) if answer.status == httpx.codes.OK else None
     if services is None:
-        return Check(
-            name="reader",
-            status="fail",
-            found=f"it does not answer as Jaeger's query API does: {said(answer, redact)}",
-            remedy="check `reader.url`: Jaeger 2's query service, as a rule on port 16686, with its base path",
-        )
+        found = f"it does not answer as Jaeger's query API does: {said(answer, redact)}"
+        return found, "check `reader.url`: Jaeger 2's query service, as a rule on port 16686, with its base path"
     is_known = "has" if service in services else "does not have yet"
-    found = f"Jaeger's query API; it {is_known} the service {service!r}, which the spans stand under"
-    return Check(name="reader", status="ok", found=found)
+    return f"Jaeger's query API; it {is_known} the service {service!r}, which the spans stand under", ""
+
+
+def _tempo(answer: Answer, redact: Redactor) -> tuple[str, str]:
+    """What is found, and what to do if it is not Tempo."""
+    if answer.status != httpx.codes.OK or answer.body.strip() != b"echo":
+        found = f"it does not answer as Tempo's query API does: {said(answer, redact)}"
+        return found, "check `reader.url`: Tempo's query frontend, as a rule on port 3200, with its base path"
+    return "Tempo's query API", ""
 
 
 def _services_in(answer: Answer) -> list[Any] | None:

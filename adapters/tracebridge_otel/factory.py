@@ -10,10 +10,12 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.errors import MissingExtraError
-from tracebridge.sink import Capabilities, Reader, Sink
+from tracebridge.sink import Capabilities, Loss, Reader, Sink
+from tracebridge.span import Span
 from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
-from tracebridge_otel.losses import TIME_IN_MICROSECONDS
+from tracebridge_otel.limit import cut_content
+from tracebridge_otel.losses import TIME_IN_MICROSECONDS, content_cut
 from tracebridge_otel.mapping import MAPPING_VERSION
 from tracebridge_otel.openinference import OPENINFERENCE_VERSION
 from tracebridge_otlp.secrecy import without_credentials
@@ -21,12 +23,20 @@ from tracebridge_otlp.secrecy import without_credentials
 _MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """What a gRPC server takes unless it is told otherwise, less the resource; OTLP/HTTP receivers take more."""
 
+_HIDDEN_FROM_TEMPOS_SEARCH = (
+    "Tempo finds spans that were more than two minutes old when they arrived, as those of a backfill and of what was "
+    "delivered late are, by their trace's id alone."
+)
+
 _OPENINFERENCE = 1_000
 """Far above any version of the mapping."""
 
+_LIMIT = 1_000_000
+"""Far above any version of both mappings."""
+
 
 class OtelSinkType:
-    """OpenTelemetry backends: Jaeger, a Collector, anything that takes OTLP."""
+    """OpenTelemetry backends: Jaeger, Tempo, a Collector, anything that takes OTLP."""
 
     @property
     def settings(self) -> type[msgspec.Struct]:
@@ -51,8 +61,10 @@ class OtelSinkType:
             mapping_version=_mapping_version(otel_settings),
             max_request_bytes=_MAX_REQUEST_BYTES,
             readable=reader is not None,
-            visibility_lag_s=reader.visibility_lag if reader else 0.0,
-            losses=(TIME_IN_MICROSECONDS,) if reader else (),
+            visibility_lag_s=reader.visibility_lag_s if reader else 0.0,
+            hidden_from_search=_HIDDEN_FROM_TEMPOS_SEARCH if reader and reader.type == "tempo" else "",
+            losses=_losses(otel_settings),
+            as_sent=_as_sent,
         )
 
     def endpoint(self, settings: msgspec.Struct) -> str:
@@ -61,11 +73,13 @@ class OtelSinkType:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def trace_url(self, settings: msgspec.Struct, trace_id: str) -> str:
-        """The page that `trace_page` names, or Jaeger's."""
+        """The page that `trace_page` names, or Jaeger's; Tempo has none of its own."""
         own = cast(OtelSettings, settings)
         if own.trace_page:
             return own.trace_page.replace(TRACE_ID, trace_id)
-        return f"{without_credentials(own.reader.url.rstrip('/'))}/trace/{trace_id}" if own.reader else ""
+        if own.reader is None or own.reader.type != "jaeger":
+            return ""
+        return f"{without_credentials(own.reader.url.rstrip('/'))}/trace/{trace_id}"
 
     def open_sink(self, settings: msgspec.Struct) -> Sink:
         """Open the sink."""
@@ -77,11 +91,14 @@ class OtelSinkType:
 
     def open_reader(self, settings: msgspec.Struct) -> Reader:
         """Open the reader."""
+        own = cast(OtelSettings, settings)
+        assert own.reader is not None, "only called where the capabilities say readable"
         try:
-            from tracebridge_otel.reader import JaegerReader
+            from tracebridge_otel.jaeger_reader import JaegerReader
+            from tracebridge_otel.tempo_reader import TempoReader
         except ImportError as error:
             raise _missing(error) from error
-        return JaegerReader.open(cast(OtelSettings, settings))
+        return JaegerReader.open(own) if own.reader.type == "jaeger" else TempoReader.open(own)
 
     def diagnose(self, settings: msgspec.Struct, timeout_s: float) -> Iterator[Check]:
         """What can be told of the endpoint, and of the reader, before anything is sent."""
@@ -108,9 +125,25 @@ def open_propagation() -> Propagation:
     return OpenTelemetryPropagation()
 
 
+def _losses(settings: OtelSettings) -> tuple[Loss, ...]:
+    losses: list[Loss] = []
+    if settings.reader is not None and settings.reader.type == "jaeger":
+        losses.append(TIME_IN_MICROSECONDS)
+    if settings.attribute_limit:
+        losses.append(content_cut(settings.attribute_limit))
+    return tuple(losses)
+
+
 def _mapping_version(settings: OtelSettings) -> int:
-    """One number for both mappings, so that a span's fingerprint tells which names it was sent with."""
-    return MAPPING_VERSION + (_OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0)
+    """One number for both mappings and the limit, so that a span's fingerprint tells how it was sent."""
+    names = _OPENINFERENCE * OPENINFERENCE_VERSION if settings.semconv == "openinference" else 0
+    return MAPPING_VERSION + names + _LIMIT * settings.attribute_limit
+
+
+def _as_sent(span: Span, mapping_version: int) -> Span:
+    """What was sent of a span under another limit."""
+    limit = mapping_version // _LIMIT
+    return cut_content(span, limit) if limit else span
 
 
 def _missing(error: ImportError) -> MissingExtraError:

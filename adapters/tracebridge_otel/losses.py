@@ -1,13 +1,15 @@
-"""What the readable backends are known not to keep."""
+"""What the backends are known not to keep."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from tracebridge.sink import Loss
 from tracebridge.span import Span
+from tracebridge_otel.limit import cut_content, shows_cut
 
 _US: Final = 1_000
 
@@ -24,3 +26,15 @@ TIME_IN_MICROSECONDS: Final = Loss(
     words="Jaeger keeps the start and the duration of a span in whole microseconds.",
     apply=_in_microseconds,
 )
+
+
+def content_cut(limit: int) -> Loss:
+    """The loss of a sink that sends at most `limit` bytes of an attribute."""
+    return Loss(
+        name=f"attributes-cut-at-{limit}-bytes",
+        words=f"Content that takes more than {limit:,} bytes of an attribute is cut when it is sent, with the mark "
+        "`…[cut N bytes]`, because the backend takes no more (`max_attribute_bytes`). To keep more, raise the limit "
+        "of the backend, which is `distributor.max_attribute_bytes` of Tempo, and then that of the sink.",
+        apply=partial(cut_content, limit=limit),
+        shows=shows_cut,
+    )

@@ -107,8 +107,8 @@ def to_wire(span: Span) -> WireSpan:
 
 def from_wire(wire: WireSpan) -> Span:
     """Map an OTLP span back. One that `to_wire` did not make gives as much as its attributes tell."""
-    attributes = wire.attributes
-    remainder = remainder_in(attributes)
+    remainder = remainder_in(wire.attributes)
+    attributes = wire.attributes | remainder.whole if remainder.whole else wire.attributes
     kind = remainder.kind or _KINDS.get(text_in(attributes, names.OPERATION), "event")
     fields: dict[str, Any] = {field: text_in(attributes, attribute) for field, attribute in names.TEXTS.items()}
     fields.update(read_content(kind, attributes, remainder))

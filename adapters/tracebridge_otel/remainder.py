@@ -45,6 +45,8 @@ class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where its attributes cannot hold it."""
     error: SpanError | msgspec.UnsetType | None = msgspec.UNSET
     """Where status and `error.type` would read back as another one."""
+    whole: Attributes = {}
+    """Attributes that are too long for the backend, as they are; what stands in their place is for the eye."""
     values: dict[str, Json] = {}
     """By field of the span, what no attribute holds, or holds only nearly: the whole value, or entries of an
     object of which the other entries have attributes."""
@@ -88,11 +90,27 @@ def is_kept_number(value: Json) -> bool:
 
 def remainder_in(attributes: Attributes) -> Remainder:
     """The remainder of a span; an empty one where there is none that can be read."""
+    parts = [attributes.get(names.REMAINDER, "{}")]
+    while (part := attributes.get(f"{names.REMAINDER}.{len(parts) + 1}")) is not None:
+        parts.append(part)
     try:
-        return _decode(attributes.get(names.REMAINDER, "{}"))
+        return _decode(parts[0] if len(parts) == 1 else "".join(parts))
     except (msgspec.DecodeError, TypeError):
         # cut or changed on the way: the rest is read as it stands, and differs
         return Remainder()
+
+
+def remainder_attributes(remainder: Remainder, limit: int) -> Attributes:
+    """The attributes that hold a remainder, as many as it takes with at most `limit` bytes in each."""
+    content = _encode(remainder)
+    attributes: Attributes = {}
+    begin = 0
+    while begin < len(content):
+        # a piece ends between two characters
+        piece = content[begin : begin + limit].decode(errors="ignore")
+        attributes[f"{names.REMAINDER}.{len(attributes) + 1}" if attributes else names.REMAINDER] = piece
+        begin += len(piece.encode())
+    return attributes
 
 
 def text_in(attributes: Attributes, name: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from tracebridge.sink import Receipt
 from tracebridge.span import Span
 from tracebridge_otel.configuration import OtelSettings, Semconv
+from tracebridge_otel.limit import cut_content, cut_texts, fits, within
 from tracebridge_otel.mapping import to_wire
 from tracebridge_otel.openinference import openinference_attributes
 from tracebridge_otlp.encoding import encode_span, join
@@ -41,8 +42,14 @@ class OtelSink:
         scope: WireScope,
         semconv: Semconv,
         attributes: Attributes,
+        limit: int,
     ) -> None:
-        """Send by `transport`, under `resource` and `scope`, with the names of `semconv`, and `attributes` besides."""
+        """Send by `transport`, under `resource` and `scope`, with the names of `semconv`, and `attributes` besides.
+
+        No attribute has more than `limit` bytes, unless that is 0.
+        """
+        self._limit = limit
+        self._cut = 0
         self._attributes = attributes
         self._transport = transport
         self._resource = resource
@@ -58,17 +65,29 @@ class OtelSink:
             WireScope(name="tracebridge", version=_own_version()),
             settings.semconv,
             dict(settings.attributes),
+            settings.attribute_limit,
         )
 
     def encode(self, span: Span) -> bytes:
         """Encode one span as a part of a request."""
         wire = to_wire(span)
+        if self._limit and not fits(wire.attributes, self._limit):
+            cut = cut_content(span, self._limit, wire.attributes)
+            self._cut += cut is not span
+            span, wire = cut, within(to_wire(cut), self._limit)
         more = dict(self._attributes)
         if self._semconv == "openinference":
             more |= openinference_attributes(span)
+        if self._limit:
+            more = cut_texts(more, self._limit)
         if more:
             wire = msgspec.structs.replace(wire, attributes={**wire.attributes, **more})
         return encode_span(wire)
+
+    def take_cut(self) -> int:
+        """How many times `encode` has cut a span since this was asked last."""
+        cut, self._cut = self._cut, 0
+        return cut
 
     def join(self, parts: Sequence[bytes]) -> bytes:
         """Make one request of encoded spans."""

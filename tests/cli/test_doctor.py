@@ -374,6 +374,18 @@ def test_a_reader_that_is_none(place: Workplace, devserver: DevServer) -> None:
     assert (name, "404" in found, "16686" in remedy) == ("reader", True, True)
 
 
+def test_a_reader_of_tempos(place: Workplace, devserver: DevServer) -> None:
+    place.configure({"otel": otel(devserver, reader={"type": "tempo", "url": devserver.url})})
+    told = ask(place)
+    assert (told.statuses("otel")["reader"], told.statuses("otel")["probe read"]) == ("ok", "ok")
+
+
+def test_a_reader_that_is_no_tempo(place: Workplace, devserver: DevServer) -> None:
+    place.configure({"otel": otel(devserver, reader={"type": "tempo", "url": f"{devserver.url}/tempo"})})
+    name, found, remedy = ask(place).failure("otel")
+    assert (name, "404" in found, "3200" in remedy) == ("reader", True, True)
+
+
 def test_a_sink_without_a_reader_is_warned_of(place: Workplace, devserver: DevServer) -> None:
     place.configure({"otel": {"endpoint": devserver.url}})
     told = ask(place)

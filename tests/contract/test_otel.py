@@ -1,6 +1,6 @@
 """The OpenTelemetry sink keeps the sink contract over HTTP and gRPC, with a reader and without.
 
-One of the four is enough for every run: the LangFuse sink, beside it, speaks HTTP and has a reader.
+One of the five is enough for every run: the LangFuse sink, beside it, speaks HTTP and has a reader.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tracebridge.devserver import DevServer
 from tracebridge.secret import Secret
 from tracebridge.testing import Fault
 from tracebridge.testing.contract import BackendUnderTest, SinkContract
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 
 TIMEOUT_S = 1.0
@@ -40,7 +40,7 @@ class OtelContract(SinkContract):
         raise NotImplementedError
 
 
-def over_http(server: DevServer, file: Path, reader: JaegerSettings | None) -> BackendUnderTest:
+def over_http(server: DevServer, file: Path, reader: ReaderSettings | None) -> BackendUnderTest:
     return BackendUnderTest(
         sink_type=sink_type,
         settings=OtelSettings(
@@ -58,7 +58,7 @@ def over_http(server: DevServer, file: Path, reader: JaegerSettings | None) -> B
     )
 
 
-def over_grpc(server: DevServer, file: Path, reader: JaegerSettings | None) -> BackendUnderTest:
+def over_grpc(server: DevServer, file: Path, reader: ReaderSettings | None) -> BackendUnderTest:
     return BackendUnderTest(
         sink_type=sink_type,
         settings=OtelSettings(
@@ -80,8 +80,20 @@ def over_grpc(server: DevServer, file: Path, reader: JaegerSettings | None) -> B
     )
 
 
-def jaeger(server: DevServer) -> JaegerSettings:
-    return JaegerSettings(url=server.url, visibility_lag=0.1)
+def jaeger(server: DevServer) -> ReaderSettings:
+    return ReaderSettings(url=server.url, visibility_lag=0.1)
+
+
+def tempo(server: DevServer) -> ReaderSettings:
+    return ReaderSettings(type="tempo", url=server.url, visibility_lag=0.1)
+
+
+@pytest.mark.slow
+class TestHttpAndTempo(OtelContract):
+    """With the limit and the cut that Tempo has unless it is told otherwise, and its searches that miss what is old."""
+
+    def on(self, server: DevServer, file: Path) -> BackendUnderTest:
+        return over_http(server, file, tempo(server))
 
 
 @pytest.mark.slow

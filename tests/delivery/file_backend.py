@@ -36,6 +36,8 @@ class Answers:
         """What it answers, if not as usual."""
         self.unencodable: set[str] = set()
         self.reader_is_away = False
+        self.hides_from_search = False
+        """Whether spans show by their trace alone."""
         self.hidden: set[str] = set()
         """Sessions whose spans are stored and do not show yet."""
         self.queries: list[Query] = []
@@ -57,8 +59,10 @@ class FileBackend:
         max_request_bytes: int = 1 << 20,
         visibility_lag_s: float = 0.0,
         idempotent: bool = False,
+        hidden_from_search: str = "",
     ) -> None:
         self.answers = Answers()
+        self.answers.hides_from_search = bool(hidden_from_search)
         self._capabilities = Capabilities(
             mapping_version=1,
             max_request_bytes=max_request_bytes,
@@ -66,6 +70,7 @@ class FileBackend:
             readable=readable,
             visibility_lag_s=visibility_lag_s,
             idempotent=idempotent,
+            hidden_from_search=hidden_from_search,
         )
 
     def capabilities(self, settings: msgspec.Struct) -> Capabilities:
@@ -130,11 +135,13 @@ class FileReader:
         self._answers.queries.append(query)
         if self._answers.reader_is_away:
             raise BackendError("the query service is away")
-        if not self._path.exists():
+        if not self._path.exists() or (self._answers.hides_from_search and not query.trace_ids):
             return
         for line in _whole_lines(self._path.read_bytes()):
             span = msgspec.json.decode(line, type=Span)
             if span.session_id in self._answers.hidden:
+                continue
+            if query.trace_ids and span.trace_id not in query.trace_ids:
                 continue
             if query.session_id in (None, span.session_id) and (
                 (query.start_ns or 0) <= span.start_ns < (query.end_ns or 2**63)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tracebridge.delivery.settle import BEHIND_LAGS, LONELY_LAGS, Settled, Settlement, missing
 from tracebridge.delivery.state import Batch, SpanRef
-from tracebridge.errors import BackendError, BusyBackendError
+from tracebridge.errors import BackendError, BusyBackendError, IncompleteAnswerError
 from tracebridge.sink import Query
 from tracebridge.span import Span
 
@@ -34,6 +34,8 @@ class Backend:
         self.shown_from: dict[int, float] = {}
         self.queries: list[Query] = []
         self.is_away = False
+        self.partial: set[int] = set()
+        """Those whose traces are shown only in part."""
         self.answers = 1_000_000
         """How many more questions it answers before it asks to be read later."""
 
@@ -44,6 +46,8 @@ class Backend:
         self.answers -= 1
         if self.is_away:
             raise BackendError("away")
+        if any(ref(number).trace_id in query.trace_ids for number in self.partial):
+            raise IncompleteAnswerError("only a part")
         for number, since in self.shown_from.items():
             found = ref(number)
             in_window = (query.start_ns or 0) <= found.start_ns < (query.end_ns or 2**63)
@@ -222,14 +226,42 @@ def test_a_batch_that_waits_long_is_not_asked_for_all_the_time(settlement: Settl
 
 
 def test_many_sessions_are_asked_for_by_one_window_and_few_by_name(backend: Backend) -> None:
-    missing(backend, [ref(1, "a"), ref(2, "a"), ref(3, "b")])
+    missing(backend, [ref(1, "a"), ref(2, "a"), ref(3, "b")], by_trace=False)
     assert [query.session_id for query in backend.queries] == ["a", "b"]
     backend.queries.clear()
-    missing(backend, [ref(number, str(number)) for number in range(1, 9)])
+    missing(backend, [ref(number, str(number)) for number in range(1, 9)], by_trace=False)
     (query,) = backend.queries
     assert query.session_id is None
     assert query.ids_only
     assert (query.start_ns, query.end_ns) == (0, 9_000_000_000)
+
+
+def test_a_backend_that_hides_something_from_a_search_is_asked_by_trace_for_spans_and_witnesses(
+    backend: Backend,
+) -> None:
+    settlement = Settlement(LAG_S, by_trace=True)
+    backend.shown_from = {1: 0.0, 2: 0.0}
+    settlement.add(batch(1), sent_at=0.0)
+    settlement.accepted(batch(2), LAG_S)
+    (settled,) = settle(settlement, backend, 2 * LAG_S)
+    assert (settled.absent, settled.is_proven) == ((), True)
+    asked = [(query.trace_ids, query.session_id, query.start_ns) for query in backend.queries]
+    assert {query[0] for query in asked} == {(ref(1).trace_id,), (ref(2).trace_id,)}
+    assert {query[1:] for query in asked} == {(None, None)}
+
+
+def test_a_batch_that_is_shown_in_part_holds_up_no_other_and_is_decided_without_proof(backend: Backend) -> None:
+    settlement = Settlement(LAG_S, by_trace=True)
+    backend.shown_from = {2: 0.0, 3: 0.0}
+    backend.partial = {1}
+    settlement.add(batch(1), sent_at=0.0)
+    settlement.add(batch(2), sent_at=0.0)
+    settlement.accepted(batch(3), LAG_S)
+    assert [one.batch.id for one in settle(settlement, backend, 2 * LAG_S)] == [2]
+    backend.partial = {1, 3}
+    assert settle(settlement, backend, 10 * LAG_S) == []
+    (settled,) = settle(settlement, backend, BEHIND_LAGS * LAG_S)
+    assert (settled.batch.id, settled.absent, settled.is_proven) == (1, (0,), False)
 
 
 @settings(max_examples=examples(100))

@@ -9,20 +9,23 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.delivery.file_backend import FileBackend, stored
+from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, stored
 from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
 from tests.waiting import until
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.delivery.shipper import MAX_UNSETTLED, Shipper
+from tracebridge.errors import IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
-from tracebridge.sink import Outcome, Receipt
+from tracebridge.sink import Outcome, Query, Receipt
+from tracebridge.span import Span
 
 RETRY = Receipt(outcome=Outcome.RETRY, message="503", retry_after_s=0.0)
 UNKNOWN = Receipt(outcome=Outcome.UNKNOWN, message="timed out")
@@ -193,6 +196,49 @@ def test_a_lost_state_in_the_middle_of_a_session_sends_only_what_is_missing(rig:
             rig.lose_the_state()
     rig.ship()
     assert rig.stored_names() == expected_names("a", turns=6)
+
+
+def test_a_lost_state_repeats_nothing_at_a_backend_that_hides_everything_from_a_search(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(hidden_from_search="Nothing is found."))
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "open", end=False)
+    layout.session_folder(rig.trace_dir, "empty").mkdir()
+    layout.events_file(layout.session_folder(rig.trace_dir, "empty")).touch()
+    rig.ship()
+    names = rig.stored_names()
+    rig.lose_the_state()
+    rig.ship()
+    assert rig.stored_names() == names
+    assert all(query.trace_ids for query in rig.backend.answers.queries)
+
+
+class PartialReader(FileReader):
+    """Shows the first trace of all only in part, and says so."""
+
+    def read(self, query: Query) -> Iterator[Span]:
+        found = list(super().read(query))
+        if found and found[0].trace_id == stored(self._path)[0].trace_id:
+            raise IncompleteAnswerError("only a part of it is shown")
+        yield from found
+
+
+class PartialBackend(FileBackend):
+    def open_reader(self, settings: msgspec.Struct) -> FileReader:
+        assert isinstance(settings, FileSettings)
+        return PartialReader(settings.path, self.answers)
+
+
+def test_of_what_is_shown_in_part_after_a_lost_state_only_that_may_be_repeated_and_is_counted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, PartialBackend(hidden_from_search="Nothing is found."))
+    write_session(rig.trace_dir, "a")
+    write_session(rig.trace_dir, "b")
+    rig.ship()
+    first, before = stored(rig.file)[0].trace_id, len(stored(rig.file))
+    rig.lose_the_state()
+    rig.ship()
+    again = stored(rig.file)[before:]
+    assert {span.trace_id for span in again} == {first}
+    assert rig.counters()["possible_repeats"] == len(again)
 
 
 def test_a_shipper_that_dies_while_it_makes_a_lost_state_good_repeats_nothing(tmp_path: Path) -> None:

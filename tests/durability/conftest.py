@@ -24,7 +24,7 @@ IMPORTED = (
     "tracebridge_langfuse.sink",
     "tracebridge_langfuse.reader",
     "tracebridge_otel.sink",
-    "tracebridge_otel.reader",
+    "tracebridge_otel.jaeger_reader",
     # imported by others when they are first used
     "encodings.idna",
     "httpcore",

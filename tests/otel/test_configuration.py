@@ -9,7 +9,7 @@ from tracebridge.config import load
 from tracebridge.errors import ConfigurationError
 from tracebridge.registry import Registry
 from tracebridge.secret import Secret
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import Backend, OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 
 
@@ -60,7 +60,7 @@ def test_an_endpoint_that_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="endpoint: expected http://host:port"):
         OtelSettings(endpoint=url)
     with pytest.raises(ValueError, match=r"reader\.url: expected http://host:port"):
-        JaegerSettings(url=url)
+        ReaderSettings(url=url)
 
 
 def test_a_clients_key_without_its_certificate_is_refused() -> None:
@@ -71,7 +71,7 @@ def test_a_clients_key_without_its_certificate_is_refused() -> None:
 def test_headers_are_never_shown() -> None:
     settings = OtelSettings(
         headers={"authorization": Secret("hunter22")},
-        reader=JaegerSettings(url="http://h", headers={"x": Secret("hunter22")}),
+        reader=ReaderSettings(url="http://h", headers={"x": Secret("hunter22")}),
     )
     assert "hunter22" not in repr(settings)
 
@@ -120,9 +120,39 @@ def test_the_files_endpoint_comes_before_every_variable() -> None:
 def test_a_reader_is_configured_beside_the_sink() -> None:
     reader = {"type": "jaeger", "url": "http://localhost:16686", "headers": {"authorization": "hunter22"}}
     settings = configured({"protocol": "grpc", "reader": reader}, {})
-    assert settings.reader == JaegerSettings(
+    assert settings.reader == ReaderSettings(
         url="http://localhost:16686", headers={"authorization": Secret("hunter22")}
     )
+
+
+def test_a_reader_is_jaegers_unless_it_is_said_to_be_tempos() -> None:
+    old = configured({"reader": {"url": "http://localhost:16686"}}, {}).reader
+    new = configured({"reader": {"type": "tempo", "url": "http://localhost:3200", "lookback": 60}}, {}).reader
+    assert old is not None
+    assert new is not None
+    assert (old.type, old.visibility_lag_s) == ("jaeger", 5)
+    assert (new.type, new.visibility_lag_s, new.lookback_s) == ("tempo", 15, 60)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reader", "expected"),
+    [
+        (None, None, 0),
+        (None, "jaeger", 0),
+        (None, "tempo", 2_048),
+        (0, "tempo", 0),
+        (4_096, "tempo", 4_096),
+        (4_096, None, 4_096),
+    ],
+)
+def test_attributes_are_limited_where_it_is_said_and_by_tempos_own_limit_where_tempo_is_read(
+    limit: int | None, reader: Backend | None, expected: int
+) -> None:
+    place = None if reader is None else ReaderSettings(type=reader, url="http://h")
+    settings = OtelSettings(max_attribute_bytes=limit, reader=place)
+    losses = [loss.name for loss in sink_type.capabilities(settings).losses]
+    assert settings.attribute_limit == expected
+    assert (f"attributes-cut-at-{expected}-bytes" in losses) == bool(expected)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +161,14 @@ def test_a_reader_is_configured_beside_the_sink() -> None:
         ({"protocol": "http/json"}, "protocol"),
         ({"compression": "zstd"}, "compression"),
         ({"timeout": 0}, "timeout"),
-        ({"reader": {"type": "tempo", "url": "http://localhost"}}, "reader.type"),
+        (
+            {"reader": {"type": "tmpo", "url": "http://localhost"}},
+            "reader.type: expected one of jaeger, tempo, found `tmpo`",
+        ),
+        ({"reader": {"url": "http://localhost", "lookback": 60}}, "reader.lookback is for `type: tempo` alone"),
         ({"reader": {"type": "jaeger"}}, "reader.url"),
+        ({"max_attribute_bytes": 1_023}, "max_attribute_bytes: expected at least 1024, or 0 for no limit"),
+        ({"max_attribute_bytes": -1}, "max_attribute_bytes"),
         ({"endpoint": "collector:4318"}, "endpoint: expected http://host:port"),
         ({"endpont": "http://collector:4318"}, "endpoint"),
     ],

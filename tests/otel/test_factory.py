@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS
 
-READABLE = OtelSettings(reader=JaegerSettings(url="http://localhost:16686"))
+READABLE = OtelSettings(reader=ReaderSettings(url="http://localhost:16686"))
 ADAPTERS = Path(sys.modules["tracebridge_otel"].__path__[0]).parent
 
 IMPORT = """
 import sys
 {before}
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import ReaderSettings, OtelSettings
 from tracebridge_otel.factory import sink_type
-settings = OtelSettings(reader=JaegerSettings(url="http://localhost:16686"))
+settings = OtelSettings(reader=ReaderSettings(url="http://localhost:16686"))
 sink_type.capabilities(settings), sink_type.endpoint(settings), sink_type.environment
 {after}
 """
@@ -62,3 +62,12 @@ def test_only_a_sink_with_a_reader_is_readable_and_only_it_declares_the_readers_
 def test_the_shown_endpoint_holds_no_credentials() -> None:
     settings = OtelSettings(endpoint="https://user:hunter22@collector:4318?key=hunter22")
     assert sink_type.endpoint(settings) == "https://collector:4318/v1/traces"
+
+
+def test_tempo_keeps_times_and_has_no_page_of_its_own_for_a_trace() -> None:
+    tempo = ReaderSettings(type="tempo", url="http://localhost:3200")
+    page = "http://grafana/explore?trace={trace_id}"
+    assert TIME_IN_MICROSECONDS not in sink_type.capabilities(OtelSettings(reader=tempo)).losses
+    assert sink_type.trace_url(OtelSettings(reader=tempo), "1" * 32) == ""
+    assert sink_type.trace_url(OtelSettings(reader=tempo, trace_page=page), "ab") == "http://grafana/explore?trace=ab"
+    assert sink_type.trace_url(READABLE, "ab") == "http://localhost:16686/trace/ab"

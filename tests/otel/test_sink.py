@@ -5,8 +5,8 @@ import socket
 import httpx
 import pytest
 
+from tests.otel.test_jaeger_reader import START, turn
 from tests.otel.test_law import deliver, settings_for
-from tests.otel.test_reader import START, turn
 from tests.otlp.scripted_server import http_answer, scripted_server
 from tracebridge.devserver import DevServer
 from tracebridge.secret import Secret

@@ -17,7 +17,7 @@ from tests.outcomes.backend import ACCEPT, PROTOBUF, HttpBackend, Reply, Request
 from tests.outcomes.conftest import HttpTrial, TrialWith
 from tests.outcomes.trial import FEW_SPANS, TOKEN, otel
 from tracebridge.devserver import DevServer
-from tracebridge_otel.configuration import JaegerSettings
+from tracebridge_otel.configuration import ReaderSettings
 
 JSON = "application/json"
 
@@ -58,7 +58,7 @@ def test_where_the_backend_can_be_read_what_it_refused_is_found(
 ) -> None:
     refusal = Reply(answering(form(1, f"one was bad, {TOKEN}")), keeps=is_no_poison)
     backend = HttpBackend(where("poison", refusal), relay_to=devserver.url)
-    reader = JaegerSettings(url=devserver.url, visibility_lag=0.01)
+    reader = ReaderSettings(url=devserver.url, visibility_lag=0.01)
     with backend.serving() as url:
         trial = trial_with(otel(url, reader=reader), backend)
         trial.write("bad", tool="poison", turns=1)

@@ -11,7 +11,7 @@ import msgspec
 
 from tests.servers.programs import JAEGER
 from tests.servers.running import RunningServer, answers, free_ports
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings, Protocol, Semconv
+from tracebridge_otel.configuration import OtelSettings, Protocol, ReaderSettings, Semconv
 
 Storage = Literal["memory", "badger"]
 
@@ -31,7 +31,7 @@ class Jaeger(msgspec.Struct, frozen=True, kw_only=True):
             semconv=semconv,
             endpoint=self.otlp_grpc if protocol == "grpc" else self.otlp_http,
             compression="gzip",
-            reader=JaegerSettings(url=self.url, visibility_lag=0.5),
+            reader=ReaderSettings(url=self.url, visibility_lag=0.5),
         )
 
     def section(self) -> dict[str, Any]:

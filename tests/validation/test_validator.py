@@ -13,7 +13,7 @@ import pytest
 from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, settings_for, stored
 from tests.delivery.rig import LONG_AGO, Rig, write_session
 from tests.waiting import grace_s
-from tracebridge.errors import BackendError, ConfigurationError
+from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Query
@@ -250,3 +250,45 @@ def test_a_sink_without_a_reader_cannot_be_validated(tmp_path: Path) -> None:
     rig = Rig(tmp_path, FileBackend(readable=False))
     with pytest.raises(ConfigurationError, match="cannot be read back"):
         validate(rig)
+
+
+def test_what_a_search_does_not_find_is_compared_by_its_traces(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(hidden_from_search="Nothing is found."))
+    for name in "abcdef":
+        write_session(rig.trace_dir, name)
+    rig.ship()
+    assert (validate(rig).exit_code, validate(rig).equal) == (0, 6 * SPANS)
+    (lost, changed, copied, *_) = [span for span in stored(rig.file) if span.kind == "turn"]
+    more = [msgspec.structs.replace(changed, span_id="e" * 16), copied]
+    kept = [span for span in stored(rig.file) if span is not lost and span.span_id != lost.span_id]
+    rewritten = [msgspec.structs.replace(span, input="x") if span == changed else span for span in kept] + more
+    rig.file.write_bytes(b"".join(msgspec.json.encode(span) + b"\n" for span in rewritten))
+    assert validate(rig).counts == {"missing": 1, "different": 1, "extra": 1, "duplicate": 1}
+
+
+class PartialBackend(FileBackend):
+    """Shows one session only in part, and says so."""
+
+    def open_reader(self, settings: msgspec.Struct) -> PartialReader:
+        assert isinstance(settings, FileSettings)
+        return PartialReader(settings.path)
+
+
+class PartialReader(FileReader):
+    def read(self, query: Query) -> Iterator[Span]:
+        for span in super().read(query):
+            if span.session_id == "b":
+                raise IncompleteAnswerError("only a part of it is shown; raise the limit")
+            yield span
+
+
+def test_a_session_that_is_shown_in_part_is_not_compared_and_the_others_are(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, PartialBackend())
+    for name in "abcde":
+        write_session(rig.trace_dir, name)
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.sessions, verdict.findings) == (2, 4, ())
+    assert [(one.session_id, one.reason) for one in verdict.uncompared] == [
+        ("b", "only a part of it is shown; raise the limit")
+    ]

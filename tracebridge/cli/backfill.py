@@ -253,6 +253,6 @@ def _print_rehearsed(one: Rehearsed, max_rps: float | None) -> None:
     if one.units is not None:
         print(f"  {one.units:,} billable units")
     if one.cut:
-        print(f"  {one.cut:,} spans are too large and would be cut")
+        print(f"  {one.cut:,} spans are too large, or hold too large a value, and would be cut")
     if one.dead:
         print(f"  {one.dead:,} spans cannot be encoded and would become dead letters")

@@ -340,6 +340,8 @@ def _print_returned(returned: Returned) -> None:
             print(f"  not back: {session_id}: {words}")
         if len(sessions) > _MOST_NAMED:
             print(f"  … and {len(sessions) - _MOST_NAMED:,} more {words}: --json tells all")
+    if returned.unlisted:
+        print(f"  {returned.unlisted} What of it no search finds is not back.")
     if returned.left:
         print(f"  {returned.left:,} were not reached: {returned.trouble}; go on with `tracebridge migrate restore`")
 

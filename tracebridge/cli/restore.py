@@ -29,8 +29,8 @@ listed, by name and count. Of what somebody else has sent, events are made that 
 Nothing is overwritten. A session that is in DIR already is an error that names it, before anything is written; with
 --skip-existing it is left as it is, so that an interrupted run can be taken up. A session appears whole or not at all.
 
-Exit codes: 0 everything is as it was; 1 something is not, or was not found: it says what; 2 it could not be done, or
-not to the end.
+Exit codes: 0 everything is as it was; 1 something is not, or may not have been found: it says what; 2 it could not be
+done, or not to the end.
 """
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,6 +114,8 @@ def print_restoration(restored: Restoration) -> None:
         print(f"  beside    {foreign:,} spans of other senders in sessions of tracebridge's, which are no part of them")
     if restored.sampled < 1:
         print(f"  sampling  the sink is sent {restored.sampled:.2%} of the sessions; the others are not there")
+    if restored.unlisted:
+        print(f"  unlisted  {restored.unlisted} What of it no search finds is not here.")
     for name, words in restored.declared.items():
         concerned = sum(session.losses.get(name, 0) for session in restored.sessions)
         more = f" {concerned:,} spans show less for it than the events, which are restored whole." if concerned else ""

@@ -57,7 +57,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How many spans are dead letters, by reason."""
     discarded_spans: int
     cut_spans: int
-    """Spans that were cut because they were too large."""
+    """Spans that were cut because they, or a value in them, were too large."""
     possible_repeats: int
     """Spans that may be there twice."""
     compared_sessions: int
@@ -190,7 +190,7 @@ def _print_sink(sink: SinkStatus) -> None:
     if sink.discarded_spans:
         print(f"  discarded {sink.discarded_spans:,} spans that were dead letters")
     if sink.cut_spans:
-        print(f"  cut       {sink.cut_spans:,} spans, which were too large")
+        print(f"  cut       {sink.cut_spans:,} spans, which were too large or held too large a value")
     if sink.possible_repeats:
         print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
     if sink.defective_sessions:

@@ -13,7 +13,7 @@ from tracebridge.assembler import narrow_span
 from tracebridge.delivery.rules import Rules, rules_of
 from tracebridge.errors import TracebridgeError
 from tracebridge.policy import Policy
-from tracebridge.sink import Capabilities
+from tracebridge.sink import Capabilities, CuttingSink, Sink
 from tracebridge.span import Span
 
 _LONGEST_CUT: Final = 1 << 23
@@ -36,13 +36,14 @@ class Fitting:
         self,
         policy: Policy,
         capabilities: Capabilities,
-        encode: Callable[[Span], bytes],
+        sink: Sink,
         keep_rules: Callable[[Rules], None],
     ) -> None:
-        """`keep_rules` is told of rules before anything is encoded under them for the first time."""
+        """`sink` encodes; `keep_rules` is told of rules before anything is encoded under them for the first time."""
         self._policy = policy
         self._capabilities = capabilities
-        self._encode = encode
+        self._encode = sink.encode
+        self._cut_by_sink = sink.take_cut if isinstance(sink, CuttingSink) else int
         self._keep_rules = keep_rules
         self._fingerprint = self._fingerprint_of(policy)
         self.max_bytes = capabilities.max_request_bytes
@@ -55,8 +56,10 @@ class Fitting:
         Raises:
             UnfitError: it is too large, whatever is cut of it.
         """
+        self._cut_by_sink()  # what was encoded elsewhere is counted there
         part = self.whole(span)
         if len(part) <= self.max_bytes:
+            self._cut += self._cut_by_sink()
             return part
         self._cut += 1
         return self.below(span, self.max_bytes)
@@ -79,7 +82,7 @@ class Fitting:
         raise UnfitError(f"it has more than {max_bytes:,} bytes, whatever is cut of its texts")
 
     def take_cut(self) -> int:
-        """How many spans `encode` has cut since this was asked last."""
+        """How many spans `encode` has cut, or the sink has, since this was asked last."""
         cut, self._cut = self._cut, 0
         return cut
 

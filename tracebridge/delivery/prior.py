@@ -14,10 +14,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Final
 
+from tracebridge.assembler.deadlines import LATEST_NS
 from tracebridge.delivery.choice import Choice
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import SessionKey
+from tracebridge.errors import IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.reader import read_journal
@@ -96,20 +98,34 @@ class Prior:
         session_id = layout.session_id_of(stream.path.parent)
         if stream.is_resumed or stream.replaced_at is not None:
             # that the backend was empty once says nothing of what was sent and came back
-            return self._shown(session_id)
-        return self._held_before(session_id)
+            return self._shown(session_id, stream)
+        return self._held_before(session_id, stream)
 
-    def _held_before(self, session_id: str) -> frozenset[SpanId]:
+    def _held_before(self, session_id: str, stream: SessionStream) -> frozenset[SpanId]:
+        if self._capabilities.hidden_from_search:
+            # that a search finds nothing does not say that there is nothing
+            return self._shown(session_id, stream)
         # most backends are new when they are first delivered to: one question then spares one for each session
         if self._was_empty is None:
             everything = Query(start_ns=0, end_ns=time.time_ns(), ids_only=True, enough=1, is_patient=False)
             spans = self._read_back.reader().read(everything)
             self._was_empty = next(spans, None) is None
-        return frozenset() if self._was_empty else self._shown(session_id)
+        return frozenset() if self._was_empty else self._shown(session_id, stream)
 
-    def _shown(self, session_id: str) -> frozenset[SpanId]:
-        spans = self._read_back.reader().read(Query(session_id=session_id, ids_only=True, is_patient=False))
-        return frozenset((span.trace_id, span.span_id) for span in spans)
+    def _shown(self, session_id: str, stream: SessionStream) -> frozenset[SpanId]:
+        if not self._capabilities.hidden_from_search:
+            return self._ids(Query(session_id=session_id, ids_only=True, is_patient=False))
+        held: set[SpanId] = set()
+        for trace_id in _traces_in(stream.path):
+            try:
+                held |= self._ids(Query(trace_ids=(trace_id,), ids_only=True, is_patient=False))
+            except IncompleteAnswerError:
+                # what is not shown of it cannot be told from what is not there
+                stream.may_repeat = True
+        return frozenset(held)
+
+    def _ids(self, query: Query) -> frozenset[SpanId]:
+        return frozenset((span.trace_id, span.span_id) for span in self._read_back.reader().read(query))
 
     def _is_copy(self, key: SessionKey, path: Path) -> bool:
         """Whether another folder holds the same session and all of its events, byte for byte, from the beginning on.
@@ -166,6 +182,14 @@ def _prior_end(path: Path, known_since_ns: int) -> int:
             return os.fstat(file.fileno()).st_size if began_ns < known_since_ns else 0
     except OSError:
         return 0
+
+
+def _traces_in(path: Path) -> tuple[str, ...]:
+    """The traces of all that a journal holds, also of what is still open."""
+    stream = SessionStream(path, lambda _, data: data)
+    traces = {span.trace_id: None for step in stream.steps() for span in step.spans}
+    traces.update((span.trace_id, None) for span in stream.expire(LATEST_NS))
+    return tuple(traces)
 
 
 def _all_announced(trace_dir: Path) -> bool:

@@ -19,7 +19,7 @@ from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
 from tracebridge.errors import StateError
 from tracebridge.journal import layout
-from tracebridge.sink import Capabilities, Outcome, Reader, Receipt, Sink, SinkType
+from tracebridge.sink import Capabilities, CuttingSink, Outcome, Reader, Receipt, Sink, SinkType
 from tracebridge.span import Span
 
 _WAIT_S: Final = 0.05
@@ -42,7 +42,7 @@ class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     """Of the requests' bodies before they are compressed, if the sink compresses them."""
     cut: int
-    """Spans that are too large and would be cut."""
+    """Spans that are too large, or hold too large a value, and would be cut."""
     dead: int
     """Spans that the sink cannot encode, and that would become dead letters."""
     units: int | None
@@ -184,6 +184,9 @@ class _RehearsedSink:
     def encode(self, span: Span) -> bytes:
         self._counts.span(span)
         return self._real.encode(span)
+
+    def take_cut(self) -> int:
+        return self._real.take_cut() if isinstance(self._real, CuttingSink) else 0
 
     def join(self, parts: Sequence[bytes]) -> bytes:
         return self._real.join(parts)

@@ -154,6 +154,7 @@ class Removal:
             for sink in settings.enabled_sinks
             if sink.capabilities.readable
         }
+        self._asked_by_trace = {sink.name for sink in settings.enabled_sinks if sink.capabilities.hidden_from_search}
         self._verify_at: dict[str, tuple[int, float]] = {}
 
     def close(self) -> None:
@@ -277,7 +278,7 @@ class Removal:
             if not refs:
                 continue
             try:
-                absent = missing(sink.read_back.reader(), refs)
+                absent = missing(sink.read_back.reader(), refs, by_trace=sink.name in self._asked_by_trace)
             except BackendError as error:
                 sink.read_back.close()
                 return f"{sink.name} cannot be read back: {error}"

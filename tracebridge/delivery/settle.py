@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.state import Batch, SpanRef, Witness
-from tracebridge.errors import BusyBackendError
+from tracebridge.errors import BusyBackendError, IncompleteAnswerError
 from tracebridge.sink import Query, Reader
 
 LONELY_LAGS: Final = 60.0
 """After how many lags a batch counts as absent without proof when nothing was accepted after it."""
 BEHIND_LAGS: Final = 360.0
-"""The same when something was, and does not show either: the backend is far behind."""
+"""The same when something was, and does not show either: the backend is far behind; or when it shows only a part."""
 _SHORTEST_LAG_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 60.0
 _MARGIN_NS: Final = 1_000_000_000
@@ -69,8 +69,12 @@ class _Unsettled:
 class Settlement:
     """The unsettled batches of one sink. Times are in seconds since the epoch, by a clock that never runs backwards."""
 
-    def __init__(self, lag_s: float, witnesses: Iterable[Witness] = ()) -> None:
-        """`lag_s` is the backend's declared visibility lag, `witnesses` what an earlier settlement held."""
+    def __init__(self, lag_s: float, witnesses: Iterable[Witness] = (), *, by_trace: bool = False) -> None:
+        """`lag_s` is the backend's declared visibility lag, `witnesses` what an earlier settlement held.
+
+        `by_trace` is as for `missing`.
+        """
+        self._by_trace = by_trace
         self._lag_s = max(lag_s, _SHORTEST_LAG_S)
         self._unsettled: list[_Unsettled] = []
         self._witnesses = list(witnesses)
@@ -118,19 +122,28 @@ class Settlement:
         # the witnesses are read first: what does not show after one of them did is not on its way any more
         if due:
             for place, witness in enumerate(self._witnesses):
-                self._witnesses[place] = _seen(witness, reader, now)
+                self._witnesses[place] = self._seen(witness, reader, now)
         seen = [witness for witness in self._witnesses if witness.seen_at is not None]
         settled: list[Settled] = []
         for waiting in due:
             is_decided = self._is_decided(waiting, now, is_idle=is_idle)
             try:
                 # while nothing can be concluded from what is missing, one span tells as much as all of them
-                if is_decided or not missing(reader, [waiting.batch.refs[waiting.missing[0]]]):
-                    waiting.missing = _still_missing(reader, waiting)
+                first = [waiting.batch.refs[waiting.missing[0]]]
+                if is_decided or not missing(reader, first, by_trace=self._by_trace):
+                    waiting.missing = self._still_missing(reader, waiting)
             except BusyBackendError:
                 if not settled:
                     raise
                 break
+            except IncompleteAnswerError:
+                # no witness proves anything of what is shown in part, and the others must not wait for it
+                if now - waiting.sent_at >= BEHIND_LAGS * self._lag_s:
+                    settled.append(waiting.settled(is_proven=False))
+                    self._unsettled.remove(waiting)
+                else:
+                    waiting.look_later(now)
+                continue
             verdict = self._verdict(waiting, now, is_decided=is_decided)
             if verdict is not None:
                 settled.append(verdict)
@@ -145,6 +158,18 @@ class Settlement:
             if any(self._could_prove(witness, waiting) for waiting in self._unsettled)
         ]
         return settled
+
+    def _seen(self, witness: Witness, reader: Reader, now: float) -> Witness:
+        try:
+            if witness.seen_at is not None or missing(reader, [witness.ref], by_trace=self._by_trace):
+                return witness
+        except IncompleteAnswerError:
+            return witness
+        return msgspec.structs.replace(witness, seen_at=now)
+
+    def _still_missing(self, reader: Reader, waiting: _Unsettled) -> list[int]:
+        refs = [waiting.batch.refs[place] for place in waiting.missing]
+        return [waiting.missing[place] for place in missing(reader, refs, by_trace=self._by_trace)]
 
     def _needs(self, witness: Witness, waiting: _Unsettled) -> bool:
         known = any(self._could_prove(other, waiting) for other in self._witnesses)
@@ -175,14 +200,16 @@ class Settlement:
         return waiting.settled(is_proven=any(self._proves(witness, waiting, now) for witness in self._witnesses))
 
 
-def missing(reader: Reader, refs: Collection[SpanRef]) -> list[int]:
+def missing(reader: Reader, refs: Collection[SpanRef], *, by_trace: bool) -> list[int]:
     """The places in `refs` of the spans that the backend does not show.
+
+    `by_trace` asks for each trace, which takes more requests: for backends that hide something from a search.
 
     Raises:
         BackendError: the backend could not be read.
     """
     places = {(ref.trace_id, ref.span_id): place for place, ref in enumerate(refs)}
-    for query in _queries(refs):
+    for query in _by_trace(refs) if by_trace else _queries(refs):
         for span in reader.read(query):
             places.pop((span.trace_id, span.span_id), None)
             if not places:
@@ -190,15 +217,9 @@ def missing(reader: Reader, refs: Collection[SpanRef]) -> list[int]:
     return sorted(places.values())
 
 
-def _seen(witness: Witness, reader: Reader, now: float) -> Witness:
-    if witness.seen_at is not None or missing(reader, [witness.ref]):
-        return witness
-    return msgspec.structs.replace(witness, seen_at=now)
-
-
-def _still_missing(reader: Reader, waiting: _Unsettled) -> list[int]:
-    refs = [waiting.batch.refs[place] for place in waiting.missing]
-    return [waiting.missing[place] for place in missing(reader, refs)]
+def _by_trace(refs: Iterable[SpanRef]) -> list[Query]:
+    traces = dict.fromkeys(ref.trace_id for ref in refs)
+    return [Query(trace_ids=tuple(traces), ids_only=True, is_patient=False)]
 
 
 def _queries(refs: Iterable[SpanRef]) -> list[Query]:

@@ -117,7 +117,7 @@ class Shipper:
             self._state, self._target, trace_dir, self._capabilities, self._read_back, had_shipper=had_shipper
         )
         self._health = Health(settings.name, backoff, partial(self._state.set_condition, self._target))
-        self._fitting = Fitting(settings.policy, self._capabilities, self._sink.encode, self._keep_rules)
+        self._fitting = Fitting(settings.policy, self._capabilities, self._sink, self._keep_rules)
         narrowing = partial(policies.apply, settings.policy)
         self._watch = SessionWatch(self._state, self._target, trace_dir, settings.policy, narrowing)
         self._collector = Collector(
@@ -134,7 +134,11 @@ class Shipper:
         self._outbox = Outbox()
         self._clock = SteadyClock()
         self._known_witnesses = self._state.witnesses(self._target)
-        self._settlement = Settlement(self._capabilities.visibility_lag_s, self._known_witnesses)
+        self._settlement = Settlement(
+            self._capabilities.visibility_lag_s,
+            self._known_witnesses,
+            by_trace=bool(self._capabilities.hidden_from_search),
+        )
         self._has_said_so = False
         self._read_back_trouble = ""
         self._looked_for = 0

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from tracebridge.devserver import admin, jaeger_api, langfuse_api
+from tracebridge.devserver import admin, jaeger_api, langfuse_api, tempo_api
 from tracebridge.devserver.langfuse_api import Credentials
 from tracebridge.devserver.store import Store
+from tracebridge.devserver.tempo_api import Tempo
 from tracebridge.testing.faults import Faults
 from tracebridge.testing.faulty import FaultyApp, RequestCounts
 
@@ -18,6 +19,7 @@ from tracebridge.testing.faulty import FaultyApp, RequestCounts
 def create_app(
     store: Store,
     credentials: Credentials,
+    tempo: Tempo,
     faults: Faults,
     counts: RequestCounts,
     started: Callable[[], None],
@@ -32,6 +34,7 @@ def create_app(
     routes = [
         *langfuse_api.routes(store, credentials),
         *jaeger_api.routes(store),
+        *tempo_api.routes(store, tempo),
         *admin.routes(store, faults, counts),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: langfuse_api.not_found})

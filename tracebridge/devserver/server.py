@@ -20,6 +20,7 @@ from tracebridge.devserver.errors import DevServerError
 from tracebridge.devserver.grpc_receiver import start_grpc
 from tracebridge.devserver.langfuse_api import Credentials
 from tracebridge.devserver.store import Store
+from tracebridge.devserver.tempo_api import Tempo
 from tracebridge.testing.faults import Faults
 from tracebridge.testing.faulty import RequestCounts, TransportProtocol
 
@@ -37,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int | None = None
     db: Path | None = None
     credentials: Credentials = Credentials(PUBLIC_KEY, SECRET_KEY)
+    tempo: Tempo = Tempo()
 
 
 class DevServer:
@@ -55,6 +57,7 @@ class DevServer:
         public_key: str = PUBLIC_KEY,
         secret_key: str = SECRET_KEY,
         grpc_port: int | None = None,
+        tempo: Tempo = Tempo(),  # noqa: B008  # never changed
         faults: Faults | None = None,
     ) -> None:
         self.faults = faults or Faults()
@@ -65,6 +68,7 @@ class DevServer:
             grpc_port=grpc_port,
             db=Path(db) if db is not None else None,
             credentials=Credentials(public_key, secret_key),
+            tempo=tempo,
         )
         self._backend: _Backend | None = None
         self._thread: threading.Thread | None = None
@@ -174,7 +178,7 @@ class _Backend:
                 self.grpc_endpoint = f"{host}:{grpc_port}"
             # from here on it is `run` that closes them
             opened.pop_all()
-        app = create_app(self.store, settings.credentials, faults, counts, started)
+        app = create_app(self.store, settings.credentials, settings.tempo, faults, counts, started)
         config = uvicorn.Config(
             app, http=TransportProtocol, ws="none", lifespan="on", log_config=None, access_log=False,
             timeout_graceful_shutdown=1, server_header=False, proxy_headers=False,

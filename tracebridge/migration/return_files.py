@@ -37,6 +37,8 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are there again, with later events: nothing is put over them, and their earlier part stays away."""
     not_found: tuple[str, ...] = ()
     """Those that the backend does not show."""
+    unlisted: str = ""
+    """What the backend may hold of them and does not show, in words; empty where it shows all."""
     left: int = 0
     """How many were not reached."""
     trouble: str = ""
@@ -45,7 +47,7 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_whole(self) -> bool:
         """Whether everything is back as it was."""
-        return not (self.narrowed or self.kept or self.not_found or self.left)
+        return not (self.narrowed or self.kept or self.not_found or self.unlisted or self.left)
 
 
 def source_for(settings: Settings, name: str | None) -> SinkSettings | None:
@@ -104,6 +106,7 @@ def return_files(
         narrowed=_narrowed(restored),
         kept=tuple(kept),
         not_found=restored.not_found,
+        unlisted=restored.unlisted,
         left=restored.left,
         trouble=restored.trouble,
     )

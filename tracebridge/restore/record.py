@@ -69,6 +69,8 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions of `tracebridge doctor`, which are nobody's."""
     declared: dict[str, str]
     """The losses that the sink declares, in words."""
+    unlisted: str
+    """What the backend may hold and does not list, in words; empty where it lists all."""
     sampled: float
     """The share of sessions that the sink is sent, by its policy now: the others are not at the backend."""
     trouble: str
@@ -93,7 +95,7 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> Literal[0, 1, 2]:
-        """0: everything was restored. 1: something is not as it was. 2: the backend could not be read to the end."""
+        """0: everything was restored. 1: something is not as it was, or may not be listed. 2: not read to the end."""
         if self.trouble:
             return 2
-        return 1 if self.totals else 0
+        return 1 if self.totals or self.unlisted else 0

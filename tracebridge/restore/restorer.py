@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from tracebridge import policy as policies
 from tracebridge.assembler import disassemble
 from tracebridge.config import SinkSettings
-from tracebridge.errors import BackendError, ConfigurationError
+from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswerError
 from tracebridge.event import Json, is_trace_id
 from tracebridge.policy import Policy
 from tracebridge.restore.folder import BeforeMove, OutFolder, already_there
@@ -25,6 +25,7 @@ from tracebridge.sink import Query
 from tracebridge.span import Edge, Span
 
 _TRACES_AT_ONCE: Final = 50
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
@@ -110,6 +111,7 @@ class Restorer:
             not_found=tuple(run.not_found),
             probes=stock.probes,
             declared={loss.name: loss.words for loss in self._capabilities.losses},
+            unlisted=self._capabilities.hidden_from_search,
             sampled=self._sink.policy.sample_rate,
             trouble=trouble,
             left=run.left,
@@ -194,6 +196,8 @@ class _Run:
         self._done: set[str] = set()
         self._loose = list(reversed(stock.loose))
         self._nameless: list[str] = []
+        self._incomplete = 0
+        self._trouble = ""
         self.restored: list[RestoredSession] = []
         self.skipped: list[str] = []
         self.not_found: list[str] = []
@@ -201,34 +205,49 @@ class _Run:
     @property
     def left(self) -> int:
         """How many sessions are not done."""
+        return self._ahead + self._incomplete
+
+    @property
+    def _ahead(self) -> int:
         return len(self._queue) + len(self._loose) + bool(self._nameless)
 
     def go(self, progress: Progress | None) -> str:
-        """Restore one after the other; returns why it ended before its end, or nothing."""
+        """Restore one after the other; returns why not all of them were, or nothing."""
         done = 0
-        while self.left:
+        while self._ahead:
             try:
                 self._next()
             except BackendError as error:
                 return str(error)
             done += 1
             if progress is not None:
-                progress(done, done + self.left)
-        return ""
+                progress(done, done + self._ahead)
+        return self._trouble
 
     def _next(self) -> None:
         if self._queue:
             session_id = next(iter(self._queue))
-            self._session(session_id)
+            self._attempt(self._session, session_id)
             del self._queue[session_id]
             self._done.add(session_id)
         elif self._loose:
-            self._trace(self._loose[-1])
+            self._attempt(self._trace, self._loose[-1])
             self._loose.pop()
         else:
-            spans, repeats = self._restorer.read(Query(trace_ids=tuple(self._nameless)))
-            self._write("", [span for span in spans if span.fingerprint and not span.session_id], repeats)
+            self._attempt(self._write_nameless, tuple(self._nameless))
             self._nameless.clear()
+
+    def _attempt(self, restore: Callable[[T], None], what: T) -> None:
+        """Restore one; what the backend does not show whole is left, for the next may be shown whole."""
+        try:
+            restore(what)
+        except IncompleteAnswerError as error:
+            self._trouble = self._trouble or str(error)
+            self._incomplete += 1
+
+    def _write_nameless(self, traces: tuple[str, ...]) -> None:
+        spans, repeats = self._restorer.read(Query(trace_ids=traces))
+        self._write("", [span for span in spans if span.fingerprint and not span.session_id], repeats)
 
     def _session(self, session_id: str) -> None:
         if self._skips(session_id):

@@ -34,6 +34,8 @@ def live_side(name: str, sink: SinkSettings) -> Side:
 
 
 def _spans(sink: SinkSettings, notes: Notes) -> Iterator[Span]:
+    if sink.capabilities.hidden_from_search:
+        notes.could_not_read(f"{sink.name}: {sink.capabilities.hidden_from_search} Such spans are not compared.")
     reader = sink.open_reader()
     try:
         for span in reader.read(Query(start_ns=0, end_ns=time.time_ns() + _A_DAY_NS)):

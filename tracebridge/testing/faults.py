@@ -64,6 +64,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     """Store what the request holds twice."""
     reject: int = 0
     """Refuse so many of the request's spans and take the others: a partial success. Only OTLP can say so."""
+    partial: bool = False
+    """Show a part of what was asked for, and say that it is one. Only Tempo's API can say so."""
     truncate: bool = False
     """Close the connection in the middle of the declared length of the answer."""
     reset: Literal["before", "after"] | None = None

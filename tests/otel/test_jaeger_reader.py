@@ -14,7 +14,7 @@ from tracebridge.secret import Secret
 from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge.testing import Fault
-from tracebridge_otel.configuration import JaegerSettings, OtelSettings
+from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import WireScope, WireSpan
 
@@ -178,7 +178,7 @@ def test_trouble_with_the_backend_is_one_kind_of_error_that_says_what_was_asked(
 )
 def test_an_answer_that_is_not_jaegers_is_an_error_and_never_nothing(answer: bytes) -> None:
     with scripted_server(answering(answer)) as url, pytest.raises(BackendError):
-        read(OtelSettings(reader=JaegerSettings(url=url)), Query(trace_ids=("1" * 32,)))
+        read(OtelSettings(reader=ReaderSettings(url=url)), Query(trace_ids=("1" * 32,)))
 
 
 def test_a_streamed_answer_is_read_line_by_line() -> None:
@@ -189,7 +189,7 @@ def test_a_streamed_answer_is_read_line_by_line() -> None:
     ]
     answer = http_answer(200, "application/json", b"\n".join(map(msgspec.json.encode, lines)))
     with scripted_server(answering(answer)) as url:
-        found = read(OtelSettings(reader=JaegerSettings(url=url)), Query(trace_ids=("1" * 32,)))
+        found = read(OtelSettings(reader=ReaderSettings(url=url)), Query(trace_ids=("1" * 32,)))
     assert [span.span_id for span in found] == [span.span_id for span in spans]
 
 
@@ -201,7 +201,7 @@ def test_headers_are_sent_and_never_shown() -> None:
         connection.sendall(http_answer(403, "text/plain", b"hunter22 is not welcome"))
 
     with scripted_server(script) as url:
-        reader = JaegerSettings(url=url, headers={"x-key": Secret("hunter22")})
+        reader = ReaderSettings(url=url, headers={"x-key": Secret("hunter22")})
         with pytest.raises(BackendError) as caught:
             read(OtelSettings(reader=reader), Query(session_id="s"))
     assert b"x-key: hunter22" in requests[0]
