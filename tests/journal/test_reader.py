@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.assembler.journals import any_event
@@ -94,6 +94,7 @@ TEXTS = st.text(max_size=20) | st.just('{"timestamp":"2026-02-06T22:10:00Z","eve
 DATA = st.fixed_dictionaries({"text": TEXTS, "inner": st.none() | st.just(json.loads(line(99)))})
 
 
+@example({"text": "", "inner": json.loads(line(99))}, len(line(1000, text="", inner=json.loads(line(99)))) - 2, [{}])
 @given(DATA, st.integers(0, 400), st.lists(DATA, min_size=1, max_size=4))
 def test_a_half_line_before_whole_ones_costs_none_of_them(torn: Any, length: int, whole: list[Any]) -> None:
     """Also when only the newline of it is missing: then all of it is there."""

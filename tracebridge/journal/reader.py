@@ -13,6 +13,8 @@ from tracebridge.event import Event, NotAnEventError, UsualLine, event_from_json
 
 _EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_type":')
 """How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
+_BEFORE_A_VALUE: Final = (b":", b": ", b",", b", ", b"[")
+"""What stands before a value in JSON, however it is written."""
 
 
 class JournalLine(msgspec.Struct, frozen=True):
@@ -62,6 +64,8 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
         broken = f"not JSON: {error}"
     # a neighbour's half line may stand before a whole event that was written after it
     for begin in sorted((found.start() for found in _EVENT_BEGINS.finditer(text, 1)), reverse=True):
+        if not text.endswith(b"\n") and text[:begin].endswith(_BEFORE_A_VALUE):
+            continue  # a half line was cut right behind an event that stood in its data
         event = _event(text[begin:])
         if event is None:
             continue
