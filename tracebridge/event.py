@@ -62,7 +62,7 @@ class NotAnEventError(ValueError):
     """A JSON value that is no event: says which field is missing or of the wrong type."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One recorded event.
 
     Nothing that a line holds, known to us or not, is lost on the way: what the typed attributes do not tell is in
@@ -129,7 +129,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, data=data, line=line)
 
 
-class UsualLine(msgspec.Struct, forbid_unknown_fields=True):
+class UsualLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A line as every tracebridge and most writers of the original format write it, for a decoder to check."""
 
     timestamp: str

@@ -52,7 +52,7 @@ class Problem(msgspec.Struct, frozen=True):
     is_of_line: bool = True
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What reading one more event gave: the spans that it completed, or none."""
 
     spans: list[Span]

@@ -18,7 +18,7 @@ INT64: Final = range(-(2**63), 2**63)
 _encode = msgspec.json.Encoder().encode
 
 
-class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a span keeps that no attribute of the conventions can hold."""
 
     kind: SpanKind | None = None

@@ -18,7 +18,7 @@ from tracebridge.event import Event, Json
 from tracebridge.span import Link, SpanKind
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an event stands in its session's journal."""
 
     offset: int

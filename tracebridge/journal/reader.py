@@ -15,7 +15,7 @@ _EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_t
 """How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
 
 
-class JournalLine(msgspec.Struct, frozen=True):
+class JournalLine(msgspec.Struct, frozen=True, gc=False):
     """One line of a journal."""
 
     offset: int
