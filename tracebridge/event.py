@@ -12,7 +12,7 @@ import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import msgspec
 
@@ -49,7 +49,7 @@ _match_span_id = lru_cache(maxsize=1024)(re.compile(r"(?!0{16})[0-9a-f]{16}").fu
 _FRACTION = re.compile(r"^([^.,]*)[.,](\d+)(.*)$")
 
 _DOT: Final = len("2026-02-06T22:10:00")
-_MICRO: Final = len("123456")
+_LONGEST_USUAL: Final = len("2026-02-06T22:10:00.123456Z")
 
 LARGEST_SIZE: Final = sys.maxsize
 
@@ -129,8 +129,26 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return msgspec.structs.replace(self, data=data, line=line)
 
 
+def _nested(depth: int) -> Any:
+    """The type of JSON values with at most so many containers inside one another."""
+    scalar = str | int | float | bool | None
+    value: Any = scalar
+    for _ in range(depth):
+        value = scalar | list[value] | dict[str, value]
+    return value
+
+
+if TYPE_CHECKING:
+    _Shallow = Json
+else:
+    _Shallow = _nested(7)
+
+
 class UsualLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A line as every tracebridge and most writers of the original format write it, for a decoder to check."""
+    """A line as every tracebridge and most writers of the original format write it, for a decoder to check.
+
+    Of one that is nested deeper, `jsonvalue.decode` looks whether it is too deep.
+    """
 
     timestamp: str
     event_type: str
@@ -138,7 +156,7 @@ class UsualLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     run_id: str
     turn: int
     duration_ms: float | int | None
-    data: dict[str, Json]
+    data: dict[str, _Shallow]
     seq: int | msgspec.UnsetType = msgspec.UNSET
     trace_id: str | msgspec.UnsetType = msgspec.UNSET
     span_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -221,12 +239,14 @@ def timestamp_ns(text: str) -> int:
     Raises:
         NotAnEventError: `text` is not an ISO 8601 date and time.
     """
-    if text.find(".") == _DOT and text[-1] == "Z":
+    if text.find(".") == _DOT and len(text) <= _LONGEST_USUAL and text[-1] == "Z":
         # as tracebridge and most others write it
-        fraction = text[_DOT + 1 : -1]
-        if fraction.isdecimal():
-            whole_ns = _whole_ns(f"{text[:_DOT]}Z", text)
-            return whole_ns + (int(fraction) * 1_000 if len(fraction) == _MICRO else _fraction_ns(fraction))
+        try:
+            elapsed = datetime.fromisoformat(text) - _EPOCH
+        except ValueError:
+            pass
+        else:
+            return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + elapsed.microseconds * 1_000
     split = _FRACTION.match(text)
     if split is None:
         return _whole_ns(text, text)

@@ -95,10 +95,9 @@ def _event_in(text: bytes) -> Event:
     except (ValueError, RecursionError, msgspec.MsgspecError):
         pass  # this decoder is faster, and takes usual lines only
     else:
-        if not jsonvalue.may_be_too_deep(text):
-            event = event_from_usual(usual, len(text))
-            if event is not None:
-                return event
+        event = event_from_usual(usual, len(text))
+        if event is not None:
+            return event
     return event_from_json(jsonvalue.decode(text))
 
 
