@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list of JSON values, or dict of str to JSON value."""
@@ -157,10 +158,10 @@ class UsualLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     turn: int
     duration_ms: float | int | None
     data: dict[str, _Shallow]
-    seq: int | msgspec.UnsetType = msgspec.UNSET
-    trace_id: str | msgspec.UnsetType = msgspec.UNSET
-    span_id: str | msgspec.UnsetType = msgspec.UNSET
-    parent_id: str | msgspec.UnsetType = msgspec.UNSET
+    seq: int | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
+    span_id: str | UnsetType = UNSET
+    parent_id: str | UnsetType = UNSET
 
 
 def event_from_usual(line: UsualLine, size: int) -> Event | None:
@@ -170,13 +171,15 @@ def event_from_usual(line: UsualLine, size: int) -> Event | None:
         NotAnEventError: the timestamp is none.
     """
     seq, trace_id, span_id, parent_id = line.seq, line.trace_id, line.span_id, line.parent_id
-    if parent_id is msgspec.UNSET:
-        parent_id = ""
-    elif not is_span_id(parent_id) or span_id is msgspec.UNSET:
+    if trace_id is UNSET or span_id is UNSET:
+        if not (trace_id is UNSET and span_id is UNSET and parent_id is UNSET):
+            return None
+        trace_id = span_id = parent_id = ""
+    elif not (_match_trace_id(trace_id) and _match_span_id(span_id)):
         return None
-    if trace_id is msgspec.UNSET and span_id is msgspec.UNSET:
-        trace_id = span_id = ""
-    elif not (is_trace_id(trace_id) and is_span_id(span_id)):
+    elif parent_id is UNSET:
+        parent_id = ""
+    elif not _match_span_id(parent_id):
         return None
     if not line.run_id:
         return None
@@ -192,7 +195,7 @@ def event_from_usual(line: UsualLine, size: int) -> Event | None:
         trace_id=trace_id,
         span_id=span_id,
         parent_id=parent_id,
-        seq=None if seq is msgspec.UNSET else seq,
+        seq=None if seq is UNSET else seq,
         size=size,
     )
 
