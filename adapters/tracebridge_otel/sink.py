@@ -63,11 +63,10 @@ class OtelSink:
     def encode(self, span: Span) -> bytes:
         """Encode one span as a part of a request."""
         wire = to_wire(span)
-        more = dict(self._attributes)
+        if self._attributes:
+            wire = msgspec.structs.replace(wire, attributes=wire.attributes | self._attributes)
         if self._semconv == "openinference":
-            more |= openinference_attributes(span)
-        if more:
-            wire = msgspec.structs.replace(wire, attributes={**wire.attributes, **more})
+            wire = msgspec.structs.replace(wire, attributes=wire.attributes | openinference_attributes(span))
         return encode_span(wire)
 
     def join(self, parts: Sequence[bytes]) -> bytes:
