@@ -29,7 +29,7 @@ MODEL = {
 # what each part may import of this distribution, besides itself
 ALLOWED_OF_OURS = {
     "adapters/tracebridge_langfuse": MODEL | {"tracebridge_otlp", "tracebridge.jitter"},
-    "adapters/tracebridge_otel": MODEL | {"tracebridge_otlp"},
+    "adapters/tracebridge_otel": MODEL | {"tracebridge_otlp", "tracebridge.version"},
     "adapters/tracebridge_otlp": MODEL,
     "tracebridge/devserver": {"tracebridge.errors", "tracebridge.testing.faults", "tracebridge.testing.faulty"},
 }

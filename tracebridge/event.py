@@ -12,9 +12,10 @@ import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list of JSON values, or dict of str to JSON value."""
@@ -49,7 +50,7 @@ _match_span_id = lru_cache(maxsize=1024)(re.compile(r"(?!0{16})[0-9a-f]{16}").fu
 _FRACTION = re.compile(r"^([^.,]*)[.,](\d+)(.*)$")
 
 _DOT: Final = len("2026-02-06T22:10:00")
-_MICRO: Final = len("123456")
+_LONGEST_USUAL: Final = len("2026-02-06T22:10:00.123456Z")
 
 LARGEST_SIZE: Final = sys.maxsize
 
@@ -62,7 +63,7 @@ class NotAnEventError(ValueError):
     """A JSON value that is no event: says which field is missing or of the wrong type."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One recorded event.
 
     Nothing that a line holds, known to us or not, is lost on the way: what the typed attributes do not tell is in
@@ -129,8 +130,26 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, data=data, line=line)
 
 
-class UsualLine(msgspec.Struct, forbid_unknown_fields=True):
-    """A line as every tracebridge and most writers of the original format write it, for a decoder to check."""
+def _nested(depth: int) -> Any:
+    """The type of JSON values with at most so many containers inside one another."""
+    scalar = str | int | float | bool | None
+    value: Any = scalar
+    for _ in range(depth):
+        value = scalar | list[value] | dict[str, value]
+    return value
+
+
+if TYPE_CHECKING:
+    _Shallow = Json
+else:
+    _Shallow = _nested(7)
+
+
+class UsualLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A line as every tracebridge and most writers of the original format write it, for a decoder to check.
+
+    Of one that is nested deeper, `jsonvalue.decode` looks whether it is too deep.
+    """
 
     timestamp: str
     event_type: str
@@ -138,11 +157,11 @@ class UsualLine(msgspec.Struct, forbid_unknown_fields=True):
     run_id: str
     turn: int
     duration_ms: float | int | None
-    data: dict[str, Json]
-    seq: int | msgspec.UnsetType = msgspec.UNSET
-    trace_id: str | msgspec.UnsetType = msgspec.UNSET
-    span_id: str | msgspec.UnsetType = msgspec.UNSET
-    parent_id: str | msgspec.UnsetType = msgspec.UNSET
+    data: dict[str, _Shallow]
+    seq: int | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
+    span_id: str | UnsetType = UNSET
+    parent_id: str | UnsetType = UNSET
 
 
 def event_from_usual(line: UsualLine, size: int) -> Event | None:
@@ -152,13 +171,15 @@ def event_from_usual(line: UsualLine, size: int) -> Event | None:
         NotAnEventError: the timestamp is none.
     """
     seq, trace_id, span_id, parent_id = line.seq, line.trace_id, line.span_id, line.parent_id
-    if parent_id is msgspec.UNSET:
-        parent_id = ""
-    elif not is_span_id(parent_id) or span_id is msgspec.UNSET:
+    if trace_id is UNSET or span_id is UNSET:
+        if not (trace_id is UNSET and span_id is UNSET and parent_id is UNSET):
+            return None
+        trace_id = span_id = parent_id = ""
+    elif not (_match_trace_id(trace_id) and _match_span_id(span_id)):
         return None
-    if trace_id is msgspec.UNSET and span_id is msgspec.UNSET:
-        trace_id = span_id = ""
-    elif not (is_trace_id(trace_id) and is_span_id(span_id)):
+    elif parent_id is UNSET:
+        parent_id = ""
+    elif not _match_span_id(parent_id):
         return None
     if not line.run_id:
         return None
@@ -174,7 +195,7 @@ def event_from_usual(line: UsualLine, size: int) -> Event | None:
         trace_id=trace_id,
         span_id=span_id,
         parent_id=parent_id,
-        seq=None if seq is msgspec.UNSET else seq,
+        seq=None if seq is UNSET else seq,
         size=size,
     )
 
@@ -221,12 +242,14 @@ def timestamp_ns(text: str) -> int:
     Raises:
         NotAnEventError: `text` is not an ISO 8601 date and time.
     """
-    if text.find(".") == _DOT and text[-1] == "Z":
+    if text.find(".") == _DOT and len(text) <= _LONGEST_USUAL and text[-1] == "Z":
         # as tracebridge and most others write it
-        fraction = text[_DOT + 1 : -1]
-        if fraction.isdecimal():
-            whole_ns = _whole_ns(f"{text[:_DOT]}Z", text)
-            return whole_ns + (int(fraction) * 1_000 if len(fraction) == _MICRO else _fraction_ns(fraction))
+        try:
+            elapsed = datetime.fromisoformat(text) - _EPOCH
+        except ValueError:
+            pass
+        else:
+            return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + elapsed.microseconds * 1_000
     split = _FRACTION.match(text)
     if split is None:
         return _whole_ns(text, text)

@@ -6,14 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
-from tracebridge.assembler import Assembler, Checkpoint, Narrowing, Place, narrow_event
+from tracebridge.assembler import Assembler, Checkpoint, Narrowing, Place, narrower
 from tracebridge.event import Event
 from tracebridge.journal.reader import read_journal
 from tracebridge.span import Span
@@ -52,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
     is_of_line: bool = True
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What reading one more event gave: the spans that it completed, or none."""
 
     spans: list[Span]
@@ -69,7 +68,7 @@ class SessionStream:
     def __init__(
         self, path: Path, narrowing: Narrowing, cursor: Cursor | None = None, *, untouched_size: int = -1
     ) -> None:
-        """`path` is the session's events.jsonl; see `narrow_event` for `narrowing` and `untouched_size`.
+        """`path` is the session's events.jsonl; see `narrower` for `narrowing` and `untouched_size`.
 
         Raises:
             OSError: the journal cannot be read, and the cursor says that it was.
@@ -83,7 +82,7 @@ class SessionStream:
         """When another file was found in the place of the one that was read, by the monotonic clock."""
         self.may_repeat = False
         """Whether what is read may be at the backend already and cannot be told; whoever delivers it sets it."""
-        self._narrow = partial(narrow_event, narrowing, untouched_size=untouched_size)
+        self._narrow = narrower(narrowing, untouched_size)
         self._assembler = Assembler(self._narrow)
         self._offset = self._end = self._ordinal = self._earlier = self.prior_end = 0
         self._head = self._trouble = ""
@@ -113,11 +112,9 @@ class SessionStream:
                     spans = self._assembler.feed(line.event, place)
                     self._ordinal += 1
                 self._offset = line.end
-                self._head = self._head or head_of(file)
-                if spans or told:
-                    yield Step(spans, told)
-                else:
-                    yield _NOTHING
+                if not self._head:
+                    self._head = head_of(file)
+                yield Step(spans, told) if spans or told else _NOTHING
             self._end = file.tell()
 
     def expire(self, now_ns: int) -> list[Span]:

@@ -24,7 +24,7 @@ Extent = Literal["whole", "incomplete", "late"]
 came after its span was given up as incomplete, or because no opening event was ever written."""
 
 
-class SpanError(msgspec.Struct, frozen=True, kw_only=True):
+class SpanError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What went wrong in a call, a turn or a session."""
 
     message: str
@@ -32,21 +32,21 @@ class SpanError(msgspec.Struct, frozen=True, kw_only=True):
     """The exception's class, or a backend's error code; None when the event gave only a text."""
 
 
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The managed prompt that an LLM request was made from."""
 
     name: str
     version: int
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class Link(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A reference to a span of another trace, as OpenTelemetry's span links."""
 
     trace_id: str
     span_id: str
 
 
-class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a span keeps of its opening or closing event besides the values that have a field of their own."""
 
     ordinal: int
@@ -69,7 +69,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Keys that such an event has as a rule and this one lacks: `run_id`, or `data.success` for one of `data`."""
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One operation of an agent: a run of a session, a turn, an LLM call, a tool call, a thought."""
 
     kind: SpanKind

@@ -8,6 +8,7 @@ the object verbatim; this is the one place that reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -70,10 +71,8 @@ def count_tokens(usage: Mapping[str, Json]) -> TokenCounts:
     """
     found: dict[TokenMeaning, int] = {}
     for path, meaning in paths_in(usage):
-        if meaning not in found:
-            count = as_count(value_at(usage, path))
-            if count is not None:
-                found[meaning] = count
+        if meaning not in found and (count := as_count(value_at(usage, path))) is not None:
+            found[meaning] = count
     whole_input = _input_with_cached(usage, found.get("input"))
     output = found.get("output")
     total = found.get("total")
@@ -89,9 +88,15 @@ def count_tokens(usage: Mapping[str, Json]) -> TokenCounts:
     )
 
 
-def paths_in(usage: Mapping[str, Json]) -> list[tuple[Path, TokenMeaning]]:
+def paths_in(usage: Mapping[str, Json]) -> tuple[tuple[Path, TokenMeaning], ...]:
     """The entries of `TOKEN_PATHS`, in its order, whose first key a usage object has."""
-    return [entry for entry in _ENTRIES if entry[0][0] in usage]
+    return _paths_with(tuple(usage))
+
+
+@lru_cache(maxsize=256)
+def _paths_with(keys: tuple[str, ...]) -> tuple[tuple[Path, TokenMeaning], ...]:
+    """An agent's usage objects have few sets of keys."""
+    return tuple(entry for entry in _ENTRIES if entry[0][0] in keys)
 
 
 def as_count(value: Json) -> int | None:
@@ -104,6 +109,8 @@ def as_count(value: Json) -> int | None:
 def value_at(usage: Mapping[str, Json], path: Path) -> Json:
     """What stands at `path` in a usage object; None when nothing does."""
     value: Json = usage.get(path[0])
+    if len(path) == 1:
+        return value
     for key in path[1:]:
         value = value.get(key) if isinstance(value, dict) else None
     return value

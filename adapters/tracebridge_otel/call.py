@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from tracebridge.event import Json
@@ -18,21 +19,14 @@ _LONGEST_MS: Final = 2**53
 """Beyond it a delay in milliseconds is no delay, and may not be a double either."""
 _COUNT: Final = "="
 """Begins a text in `Remainder.usage` that stands for a count; a text that begins with it gets another one."""
+_USAGE: Final = tuple((attribute, _COUNT + meaning) for meaning, attribute in names.USAGE.items())
+_counts: Final = attrgetter(*names.USAGE)
 
 
 def write_request(span: Span, writing: Writing) -> None:
     """Write model parameters, tool definitions and prompt."""
-    others: dict[str, Json] = {}
-    for key, value in span.model_parameters.items():
-        attribute, kind = names.PARAMETERS.get(key, ("", None))
-        if type(value) is kind and is_kept_number(value):
-            writing.attributes[attribute] = value
-            continue
-        others[key] = value
-        if kind is float and type(value) is int and value in INT64:
-            writing.attributes[attribute] = float(value)
-    if others:
-        writing.values["model_parameters"] = others
+    if span.model_parameters:
+        _write_parameters(span.model_parameters, writing)
     if span.tool_definitions:
         writing.put_json(names.TOOL_DEFINITIONS, tools_form(span.tool_definitions))
     if span.prompt is None:
@@ -42,6 +36,20 @@ def write_request(span: Span, writing: Writing) -> None:
         writing.attributes[names.PROMPT_VERSION] = span.prompt.version
     else:
         writing.prompt = span.prompt
+
+
+def _write_parameters(parameters: dict[str, Json], writing: Writing) -> None:
+    others: dict[str, Json] = {}
+    for key, value in parameters.items():
+        attribute, kind = names.PARAMETERS.get(key, ("", None))
+        if type(value) is kind and is_kept_number(value):
+            writing.attributes[attribute] = value
+            continue
+        others[key] = value
+        if kind is float and type(value) is int and value in INT64:
+            writing.attributes[attribute] = float(value)
+    if others:
+        writing.values["model_parameters"] = others
 
 
 def read_request(attributes: Attributes) -> dict[str, Any]:
@@ -106,11 +114,10 @@ def write_usage(usage: dict[str, Json], writing: Writing) -> dict[str, Json] | N
         return None
     counts = count_tokens(usage)
     references: dict[int, str] = {}
-    for meaning, attribute in names.USAGE.items():
-        count = getattr(counts, meaning)
+    for (attribute, reference), count in zip(_USAGE, _counts(counts), strict=True):
         if count is not None and count in INT64:
             writing.attributes[attribute] = count
-            references.setdefault(count, _COUNT + meaning)
+            references.setdefault(count, reference)
     return {key: _with_references(value, references) for key, value in usage.items()}
 
 

@@ -43,16 +43,16 @@ def write_content(span: Span, writing: Writing) -> None:
     if span.kind in ("turn", "llm"):
         _write_messages(span, writing)
         return
-    unwritten = {field: value for field in CONTENT if (value := getattr(span, field)) is not None}
-    if not span.tool_calls:
-        del unwritten["tool_calls"]
-    if span.kind == "thinking" and "output" in unwritten:
-        writing.put_json(names.OUTPUT_MESSAGES, reply_form(Reply(thinking=unwritten.pop("output"))))
-    for field in tuple(unwritten):
+    for field, value in zip(CONTENT, (span.input, span.output, span.thinking, span.tool_calls), strict=True):
+        if value is None or (field == "tool_calls" and not value):
+            continue
         attribute = _AS_ATTRIBUTE.get((span.kind, field))
         if attribute is not None:
-            writing.put_text_or_json(attribute, unwritten.pop(field))
-    writing.values.update(unwritten)
+            writing.put_text_or_json(attribute, value)
+        elif span.kind == "thinking" and field == "output":
+            writing.put_json(names.OUTPUT_MESSAGES, reply_form(Reply(thinking=value)))
+        else:
+            writing.values[field] = value
 
 
 def _write_messages(span: Span, writing: Writing) -> None:

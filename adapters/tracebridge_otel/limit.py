@@ -176,7 +176,7 @@ def _text(value: Json) -> str:
 
 def _written(span: Span) -> Attributes:
     """The attributes that carry content."""
-    writing = Writing()
+    writing = Writing({})
     write_content(span, writing)
     write_request(span, writing)
     return writing.attributes

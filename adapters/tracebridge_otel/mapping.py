@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -47,28 +46,29 @@ _WIRE_STATUS: Final[Mapping[Status, WireStatus]] = {
     "error": WireStatus.ERROR,
 }
 _STATUS: Final[Mapping[WireStatus, Status]] = {wire: status for status, wire in _WIRE_STATUS.items()}
-_OF_THE_SESSION: Final = ("session_id", "user_id", "agent_name", "environment", "release")
-_OF_THE_SPAN: Final = tuple(attribute for field, attribute in names.TEXTS.items() if field not in _OF_THE_SESSION)
-_texts_of_session: Final = attrgetter(*_OF_THE_SESSION)
-_texts_of_span: Final = attrgetter(*(field for field in names.TEXTS if field not in _OF_THE_SESSION))
+_NUMBERS: Final = (int, float)
 _WHOLE_VALUES: Final = (*CONTENT, "cost", "time_to_first_token_ms")
 _MERGED_VALUES: Final = ("model_parameters", "metadata")
 
 
 def to_wire(span: Span) -> WireSpan:
     """Map a span to OTLP."""
-    writing = Writing()
-    _write_operation(span, writing)
-    _write_texts(span, writing)
+    shared = _shared_attributes(
+        span.kind, span.session_id, span.user_id, span.agent_name, span.environment, span.release, span.fingerprint
+    )
+    writing = Writing(shared.copy())
+    _write_texts(span, writing.attributes)
     write_content(span, writing)
     write_request(span, writing)
     write_response(span, writing)
     if span.metadata:
         _write_metadata(span.metadata, writing)
-    start_ns = min(max(span.start_ns, 0), _LATEST_NS)
-    end_ns = min(max(span.end_ns, start_ns), _LATEST_NS)
+    start_ns, end_ns = span.start_ns, span.end_ns
     # a backend cuts the duration, so the one time is not exact without the other
-    exact_times = (start_ns, end_ns) == (span.start_ns, span.end_ns)
+    exact_times = 0 <= start_ns <= end_ns <= _LATEST_NS
+    if not exact_times:
+        start_ns = min(max(start_ns, 0), _LATEST_NS)
+        end_ns = min(max(end_ns, start_ns), _LATEST_NS)
     status_message = _write_error(span, writing)
     wire_name = _wire_name(span)
     remainder = Remainder(
@@ -76,7 +76,7 @@ def to_wire(span: Span) -> WireSpan:
         name=None if span.name == _name_in(span.kind, writing.attributes, wire_name) else span.name,
         run_id=span.run_id,
         turn=span.turn,
-        is_root=not span.parent_id and any(link.trace_id == span.trace_id for link in span.links),
+        is_root=bool(span.links) and not span.parent_id and _is_linked_to_own_trace(span),
         remote_parent=span.remote_parent,
         extent=span.extent,
         start_ns=None if exact_times else span.start_ns,
@@ -101,7 +101,7 @@ def to_wire(span: Span) -> WireSpan:
         attributes=writing.attributes,
         status=_WIRE_STATUS[span.status],
         status_message=status_message,
-        links=tuple([WireLink(trace_id=link.trace_id, span_id=link.span_id) for link in span.links]),
+        links=_wire_links(span.links) if span.links else (),
     )
 
 
@@ -150,7 +150,13 @@ def _wire_name(span: Span) -> str:
     operation = names.OPERATIONS.get(span.kind)
     if operation is None:
         return span.name or span.kind
-    subject = {"turn": span.agent_name, "llm": span.model, "tool": span.name}[span.kind]
+    match span.kind:
+        case "llm":
+            subject = span.model
+        case "tool":
+            subject = span.name
+        case _:
+            subject = span.agent_name
     return f"{operation} {subject}" if subject else operation
 
 
@@ -160,42 +166,68 @@ def _name_in(kind: SpanKind, attributes: Attributes, wire_name: str) -> str:
     return kind if kind in names.OPERATIONS else wire_name
 
 
-def _write_operation(span: Span, writing: Writing) -> None:
-    operation = names.OPERATIONS.get(span.kind)
-    if operation is None:
-        return
-    writing.attributes[names.OPERATION] = operation
-    if span.session_id and not _GENERATED_SESSION_ID.fullmatch(span.session_id):
-        # the conventions want it of conversations only that the agent itself tells apart, and no id made up in its
-        # place; it is `session.id`, which every span has, that is read back
-        writing.attributes[names.CONVERSATION_ID] = span.session_id
-    if span.kind == "tool" and span.name:
-        writing.attributes[names.TOOL_NAME] = span.name
-
-
-def _write_texts(span: Span, writing: Writing) -> None:
-    attributes = writing.attributes
-    attributes.update(_session_texts(_texts_of_session(span)))
-    for attribute, text in zip(_OF_THE_SPAN, _texts_of_span(span), strict=True):
-        if text:
-            attributes[attribute] = text
-    if span.tags:
-        writing.attributes[names.TAGS] = list(span.tags)
-
-
 @lru_cache(maxsize=256)
-def _session_texts(texts: tuple[str, ...]) -> Attributes:
-    """The attributes that all spans of a run share; they MUST NOT be changed."""
-    return {names.TEXTS[field]: text for field, text in zip(_OF_THE_SESSION, texts, strict=True) if text}
+def _shared_attributes(
+    kind: SpanKind,
+    session_id: str,
+    user_id: str,
+    agent_name: str,
+    environment: str,
+    release: str,
+    fingerprint: str,
+) -> Attributes:
+    """The attributes that all spans of a kind have in common in a run; they MUST NOT be changed."""
+    texts = {
+        names.SESSION_ID: session_id,
+        names.USER_ID: user_id,
+        names.AGENT_NAME: agent_name,
+        names.ENVIRONMENT: environment,
+        names.RELEASE: release,
+        names.FINGERPRINT: fingerprint,
+    }
+    if kind in names.OPERATIONS:
+        texts[names.OPERATION] = names.OPERATIONS[kind]
+        if not _GENERATED_SESSION_ID.fullmatch(session_id):
+            # the conventions want it of conversations only that the agent itself tells apart, and no id made up in its
+            # place; it is `session.id`, which every span has, that is read back
+            texts[names.CONVERSATION_ID] = session_id
+    return {attribute: text for attribute, text in texts.items() if text}
+
+
+def _write_texts(span: Span, attributes: Attributes) -> None:
+    if span.kind == "tool" and span.name:
+        attributes[names.TOOL_NAME] = span.name
+    if span.model:
+        attributes[names.MODEL] = span.model
+    if span.response_model:
+        attributes[names.RESPONSE_MODEL] = span.response_model
+    if span.provider:
+        attributes[names.PROVIDER] = span.provider
+    if span.response_id:
+        attributes[names.RESPONSE_ID] = span.response_id
+    if span.tool_call_id:
+        attributes[names.TOOL_CALL_ID] = span.tool_call_id
+    if span.tags:
+        attributes[names.TAGS] = list(span.tags)
+
+
+def _is_linked_to_own_trace(span: Span) -> bool:
+    return any(link.trace_id == span.trace_id for link in span.links)
+
+
+def _wire_links(links: tuple[Link, ...]) -> tuple[WireLink, ...]:
+    return tuple(WireLink(trace_id=link.trace_id, span_id=link.span_id) for link in links)
 
 
 def _write_metadata(metadata: dict[str, Json], writing: Writing) -> None:
     others: dict[str, Json] = {}
     for key, value in metadata.items():
         attribute = names.METADATA_PREFIX + key
-        if not key or value in (None, "") or (isinstance(value, int | float) and not is_kept_number(value)):
+        if key and value and type(value) is str:
+            writing.attributes[attribute] = value
+        elif not key or value is None or value == "" or (type(value) in _NUMBERS and not is_kept_number(value)):
             others[key] = value
-        elif isinstance(value, dict | list):
+        elif type(value) in (dict, list):
             writing.put_json(attribute, value)
             writing.json.append(attribute)
         else:

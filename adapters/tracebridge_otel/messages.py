@@ -7,18 +7,18 @@ a form, and `input_of(input_form(value)) == value`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from tracebridge.event import Json
 from tracebridge_otel import names
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a model answered."""
 
     thinking: Json = None
     content: Json = None
-    tool_calls: list[Json] = []  # noqa: RUF012  # never changed
+    tool_calls: list[Json] = []
 
 
 def input_form(value: Json) -> Json:
@@ -53,7 +53,8 @@ def reply_form(reply: Reply) -> Json:
         parts.append(_text_part(reply.content))
     elif reply.content is not None:
         parts.append(_verbatim(reply.content))
-    parts.extend(map(_call_form, reply.tool_calls))
+    if reply.tool_calls:
+        parts.extend(map(_call_form, reply.tool_calls))
     return [{"role": "assistant", "parts": parts}]
 
 
@@ -93,11 +94,11 @@ def tools_of(form: Json) -> list[Json]:
 
 
 def _message_form(message: Json) -> Json:
-    if type(message) is dict and len(message) == len(_USUAL_KEYS):
+    if type(message) is dict and len(message) == 2:
         # by far the most messages are just this, and a `match` takes several times as long to see it
-        role, content = map(message.get, _USUAL_KEYS)
+        role, content = message.get("role"), message.get("content")
         if type(role) is str and type(content) is str:
-            return {"role": role, "parts": [_text_part(content)]}
+            return {"role": role, "parts": [{"type": "text", "content": content}]}
     if isinstance(message, dict) and isinstance(message.get("role"), str):
         form = _structured(message)
         if _message_of(form) == message:
@@ -228,5 +229,4 @@ def _verbatim(value: Json) -> dict[str, Json]:
     return {"type": names.VERBATIM, "value": value}
 
 
-_USUAL_KEYS = ("role", "content")
 _OWN_KEYS = ("role", "parts", names.FORM)

@@ -32,18 +32,29 @@ ERROR_TYPE: Final = "error.type"
 OTHER_ERROR: Final = "_OTHER"
 """The conventions' value of `error.type` where no better one is known."""
 
+USER_ID: Final = "user.id"
+AGENT_NAME: Final = "gen_ai.agent.name"
+ENVIRONMENT: Final = "deployment.environment.name"
+RELEASE: Final = "service.version"
+MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+PROVIDER: Final = "gen_ai.provider.name"
+RESPONSE_ID: Final = "gen_ai.response.id"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+FINGERPRINT: Final = "tracebridge.fingerprint"
+
 TEXTS: Final[Mapping[str, str]] = {
     "session_id": SESSION_ID,
-    "user_id": "user.id",
-    "agent_name": "gen_ai.agent.name",
-    "environment": "deployment.environment.name",
-    "release": "service.version",
-    "model": "gen_ai.request.model",
-    "response_model": "gen_ai.response.model",
-    "provider": "gen_ai.provider.name",
-    "response_id": "gen_ai.response.id",
-    "tool_call_id": "gen_ai.tool.call.id",
-    "fingerprint": "tracebridge.fingerprint",
+    "user_id": USER_ID,
+    "agent_name": AGENT_NAME,
+    "environment": ENVIRONMENT,
+    "release": RELEASE,
+    "model": MODEL,
+    "response_model": RESPONSE_MODEL,
+    "provider": PROVIDER,
+    "response_id": RESPONSE_ID,
+    "tool_call_id": TOOL_CALL_ID,
+    "fingerprint": FINGERPRINT,
 }
 """Fields of a span that are a text, and the attribute that each is."""
 
@@ -75,7 +86,6 @@ COST: Final = "tracebridge.cost.usd"
 PROMPT_VERSION: Final = "tracebridge.prompt.version"
 METADATA_PREFIX: Final = "tracebridge.metadata."
 REMAINDER: Final = "tracebridge.remainder"
-FINGERPRINT: Final = TEXTS["fingerprint"]
 
 FORM: Final = "tracebridge.form"
 """On a message, part, call or tool definition: what it was before, where its shape alone does not tell."""

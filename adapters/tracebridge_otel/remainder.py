@@ -18,7 +18,7 @@ INT64: Final = range(-(2**63), 2**63)
 _encode = msgspec.json.Encoder().encode
 
 
-class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Remainder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a span keeps that no attribute of the conventions can hold."""
 
     kind: SpanKind | None = None
@@ -60,8 +60,8 @@ class Writing:
 
     __slots__ = ("attributes", "error", "json", "prompt", "values")
 
-    def __init__(self) -> None:
-        self.attributes: Attributes = {}
+    def __init__(self, attributes: Attributes) -> None:
+        self.attributes = attributes
         self.json: list[str] = []
         self.prompt: Prompt | None = None
         self.error: SpanError | msgspec.UnsetType | None = msgspec.UNSET
@@ -83,7 +83,7 @@ class Writing:
 
 def is_kept_number(value: Json) -> bool:
     """Whether a value is a number that every backend keeps: Jaeger loses the sign of a negative zero."""
-    if isinstance(value, float):
+    if type(value) is float:
         return value != 0 or math.copysign(1, value) > 0
     return isinstance(value, int) and value in INT64
 

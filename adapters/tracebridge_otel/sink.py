@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol, Self
 
 import msgspec
 
 from tracebridge.sink import Receipt
 from tracebridge.span import Span
+from tracebridge.version import installed_version
 from tracebridge_otel.configuration import OtelSettings, Semconv
 from tracebridge_otel.limit import cut_content, cut_texts, fits, within
 from tracebridge_otel.mapping import to_wire
@@ -50,7 +50,7 @@ class OtelSink:
         """
         self._limit = limit
         self._cut = 0
-        self._attributes = attributes
+        self._attributes = cut_texts(attributes, limit) if limit else attributes
         self._transport = transport
         self._resource = resource
         self._scope = scope
@@ -62,7 +62,7 @@ class OtelSink:
         return cls(
             open_transport(settings),
             resource_of(settings),
-            WireScope(name="tracebridge", version=_own_version()),
+            WireScope(name="tracebridge", version=installed_version()),
             settings.semconv,
             dict(settings.attributes),
             settings.attribute_limit,
@@ -75,14 +75,17 @@ class OtelSink:
             cut = cut_content(span, self._limit, wire.attributes)
             self._cut += cut is not span
             span, wire = cut, within(to_wire(cut), self._limit)
-        more = dict(self._attributes)
-        if self._semconv == "openinference":
-            more |= openinference_attributes(span)
-        if self._limit:
-            more = cut_texts(more, self._limit)
-        if more:
-            wire = msgspec.structs.replace(wire, attributes={**wire.attributes, **more})
+        besides = self._besides(span)
+        if besides:
+            wire = msgspec.structs.replace(wire, attributes=wire.attributes | besides)
         return encode_span(wire)
+
+    def _besides(self, span: Span) -> Attributes:
+        """What nobody reads back: it stands there for whoever looks at the span in the backend."""
+        if self._semconv != "openinference":
+            return self._attributes
+        named = openinference_attributes(span)
+        return self._attributes | (cut_texts(named, self._limit) if self._limit else named)
 
     def take_cut(self) -> int:
         """How many times `encode` has cut a span since this was asked last."""
@@ -123,18 +126,10 @@ def resource_of(settings: OtelSettings) -> Attributes:
     resource: Attributes = {
         "telemetry.sdk.name": "tracebridge",
         "telemetry.sdk.language": "python",
-        "telemetry.sdk.version": _own_version() or "unknown",
+        "telemetry.sdk.version": installed_version() or "unknown",
         **settings.resource,
         "service.name": settings.service,
     }
     if settings.service_version:
         resource["service.version"] = settings.service_version
     return resource
-
-
-def _own_version() -> str:
-    try:
-        return version("tracebridge")
-    except PackageNotFoundError:
-        # run from a checkout that is not installed
-        return ""

@@ -40,8 +40,8 @@ def encode_attributes(tag: bytes, attributes: Attributes) -> list[bytes]:
             else:
                 # a text may be long, so it is not copied into each message that it stands in
                 content = utf8(value)
-                before = _encoded_key(key) + _head_of_text(len(content))
-                pieces += (tag + varint(len(before) + len(content)) + before, content)
+                name, head = _encoded_key(key), _head_of_text(len(content))
+                pieces += (tag, varint(len(name) + len(head) + len(content)), name, head, content)
         elif kind is int:
             pieces.append(_integer(tag, key, value))
         elif value is not None:

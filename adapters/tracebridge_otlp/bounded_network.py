@@ -22,7 +22,7 @@ Resolver = Callable[[str, int], list[str]]
 """Gives the addresses of a host, the best first, and raises OSError or UnicodeError if there are none."""
 
 _PIECE: Final = 16 * 1024
-"""So much is written between two looks at the clock; a TLS record holds no more."""
+"""So much is written over TLS between two looks at the clock; a record holds no more."""
 
 
 class BoundedNetwork(httpcore.NetworkBackend):
@@ -138,6 +138,10 @@ class _BoundedStream(httpcore.NetworkStream):
             return self._stream.read(max_bytes, left_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if self._stream.get_extra_info("ssl_object") is None:
+            with self._deadline.ends(httpcore.WriteTimeout) as left_s:
+                _send_all(self._stream.get_extra_info("socket"), buffer, left_s)
+            return
         for start in range(0, len(buffer), _PIECE):
             with self._deadline.ends(httpcore.WriteTimeout) as left_s:
                 self._stream.write(buffer[start : start + _PIECE], left_s)
@@ -153,6 +157,20 @@ class _BoundedStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def _send_all(connection: socket.socket, buffer: bytes, timeout_s: float) -> None:
+    """Send all of it in so many seconds: the time-out of a plain socket's `sendall` is one for the whole.
+
+    Piece by piece, an agent's thread and the sender's would wait for one another at every piece.
+    """
+    try:
+        connection.settimeout(timeout_s)
+        connection.sendall(buffer)
+    except TimeoutError as error:
+        raise httpcore.WriteTimeout(error) from error
+    except OSError as error:
+        raise httpcore.WriteError(error) from error
 
 
 def _system_addresses(host: str, port: int) -> list[str]:

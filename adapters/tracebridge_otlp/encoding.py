@@ -60,7 +60,7 @@ def encode_span(span: WireSpan) -> bytes:
     start_ns, end_ns = span.start_ns, span.end_ns
     pieces = [
         _id(_SPAN_TRACE_ID, span.trace_id),
-        _id(_SPAN_SPAN_ID, span.span_id),
+        sized(_SPAN_SPAN_ID, bytes.fromhex(span.span_id)),
         _id(_SPAN_PARENT_ID, span.parent_id) if span.parent_id else b"",
         _name_and_kind(span.name, int(span.kind)),
         _times(
@@ -78,13 +78,13 @@ def encode_span(span: WireSpan) -> bytes:
     if span.status or span.status_message:
         message = sized_unless_empty(_STATUS_MESSAGE, utf8(span.status_message))
         pieces.append(sized(_SPAN_STATUS, message + _STATUS_CODE + varint(span.status)))
-    return b"".join((head(_SCOPE_SPANS_SPAN, pieces), *pieces))
+    return sized(_SCOPE_SPANS_SPAN, b"".join(pieces))
 
 
 @lru_cache(maxsize=256)
 def _id(tag: bytes, digits: str) -> bytes:
     """An id as a field; the spans of a turn share their trace and their parent."""
-    return sized_unless_empty(tag, bytes.fromhex(digits))
+    return sized(tag, bytes.fromhex(digits))
 
 
 @lru_cache(maxsize=256)

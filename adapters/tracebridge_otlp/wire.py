@@ -34,7 +34,7 @@ class WireStatus(IntEnum):
     ERROR = 2
 
 
-class WireLink(msgspec.Struct, frozen=True, kw_only=True):
+class WireLink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A link to another span; ids in hex."""
 
     trace_id: str
@@ -42,7 +42,7 @@ class WireLink(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Attributes = {}
 
 
-class WireEvent(msgspec.Struct, frozen=True, kw_only=True):
+class WireEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A span event."""
 
     name: str
@@ -50,7 +50,7 @@ class WireEvent(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Attributes = {}
 
 
-class WireSpan(msgspec.Struct, frozen=True, kw_only=True):
+class WireSpan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One OTLP span; ids in lower-case hex, `parent_id` empty for a root."""
 
     trace_id: str

@@ -156,6 +156,17 @@ def test_what_old_writers_emit_and_json_does_not_allow_is_read() -> None:
     assert set(entry.event.data) == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
+@pytest.mark.parametrize("depth", [*range(1, 12), *range(60, 70), *range(125, 131)])
+def test_data_of_any_depth_is_read_as_the_decoder_reads_it(depth: int, brackets: tuple[str, str]) -> None:
+    opening, closing = brackets
+    nested = f'"run_id": "r", "duration_ms": null, "data": {{"deep": {opening * depth}1{closing * depth}}}'
+    content = line(1).replace(b'"data": {}', nested.encode())
+    (entry,) = read(content + b"\n")
+    assert entry.event is not None
+    assert entry.event.data == jsonvalue.decode(content)["data"]
+
+
 def test_a_whole_line_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
 

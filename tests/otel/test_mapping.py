@@ -11,7 +11,7 @@ from tracebridge.recording.ids import IdSource
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge.testing.strategies import json_values, spans, texts
 from tracebridge_otel import names
-from tracebridge_otel.mapping import _session_texts, from_wire, to_wire
+from tracebridge_otel.mapping import _shared_attributes, from_wire, to_wire
 from tracebridge_otlp.decoding import decode_traces
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.wire import WireKind, WireLink, WireScope, WireSpan, WireStatus
@@ -356,11 +356,11 @@ def test_a_span_that_jaeger_kept_in_its_own_model_reads_back_exactly(span: Span)
     assert exact(from_wire(as_in_jaegers_own_model(to_wire(span)))) == exact(span)
 
 
-def test_what_the_spans_of_a_session_share_is_mapped_once() -> None:
-    _session_texts.cache_clear()
+def test_what_the_spans_of_a_session_share_is_mapped_once_for_each_kind() -> None:
+    _shared_attributes.cache_clear()
     for span in (LLM, TOOL, LLM, TOOL):
         to_wire(msgspec.structs.replace(span, session_id="one", user_id="u", agent_name="", environment="", release=""))
-    assert _session_texts.cache_info().misses == 1
+    assert _shared_attributes.cache_info().misses == 2
 
 
 def test_a_conversation_has_an_id_only_where_the_agent_gave_the_session_one() -> None:

@@ -15,7 +15,7 @@ import msgspec
 from tracebridge import event as events
 from tracebridge.assembler import derived_ids
 from tracebridge.assembler.deadlines import LATEST_NS, Deadlines
-from tracebridge.assembler.homes import KIND_OF, edge_of, repeated, settle
+from tracebridge.assembler.homes import KIND_OF, edge_of, repeated, settle, with_untold
 from tracebridge.assembler.opening import Opening, Place, in_range, started_ns
 from tracebridge.assembler.run import Run, orphan_after_ns
 from tracebridge.event import Event
@@ -90,12 +90,14 @@ class Assembler:
     def feed(self, event: Event, place: Place) -> list[Span]:
         """Take the next event and return the spans that it completes, or shows to be incomplete."""
         time_ns = in_range(event.time_ns)
-        spans = self.expire(time_ns) if time_ns > self._alarms.earliest_ns() else []
+        spans = self.expire(time_ns) if self._alarms.may_be_before(time_ns) else []
         run = self._runs.get(event.run_id)
         if run is None:
             run = self._begin_run(event.run_id)
-        run.last_ns = max(run.last_ns, time_ns)
-        spans += self._feeders.get(event.event_type, self._single)(run, event, place)
+        if time_ns > run.last_ns:
+            run.last_ns = time_ns
+        feed = self._feeders.get(event.event_type) or self._single
+        spans += feed(run, event, place)
         if run.is_empty:
             self._end_run(run)
         else:
@@ -161,7 +163,7 @@ class Assembler:
         """An assembler that goes on after `checkpoint`; `opened` are the events of `checkpoint.opened`, in order."""
         assembler = cls(narrow)
         for run in checkpoint.runs:
-            assembler._begin_run(run.run_id, run.last_ns).answer = run.answer
+            assembler._begin_run(run.run_id, run.last_ns).answered = run.answer
         for mark, event in zip(checkpoint.opened, opened, strict=True):
             assembler._reopen(assembler._runs[event.run_id], mark, event)
         for run_id, reopened in assembler._runs.items():
@@ -190,7 +192,7 @@ class Assembler:
         run.attributes = {}
         settle(event.event_type, shown.data, run.attributes)
         run.orphan_after_ns = orphan_after_ns(event)
-        run.session = Opening("session", shown, place, ids, run.attributes)
+        run.session = Opening("session", shown, place, *ids, run.attributes)
         # what is open already may have less time left than it had before the run said how long to wait
         self._alarms.set_earlier(run.run_id, run.deadline_ns())
 
@@ -215,7 +217,7 @@ class Assembler:
         link = None
         if run.session is not None and run.session.trace_id != ids[0]:
             link = Link(trace_id=run.session.trace_id, span_id=run.session.span_id)
-        run.turns.add(Opening("turn", self._narrow(event), place, ids, run.attributes, link))
+        run.turns.add(Opening("turn", self._narrow(event), place, *ids, run.attributes, link))
 
     def _end_turn(self, run: Run, event: Event, place: Place) -> list[Span]:
         turn = run.turns.take(event)
@@ -231,7 +233,7 @@ class Assembler:
 
     def _open_call(self, run: Run, event: Event, place: Place, ids: _Ids) -> None:
         kind = KIND_OF[event.event_type]
-        run.calls.add(Opening(kind, self._narrow(event), place, ids, run.attributes), event)
+        run.calls.add(Opening(kind, self._narrow(event), place, *ids, run.attributes), event)
 
     def _end_call(self, run: Run, event: Event, place: Place) -> list[Span]:
         kind = KIND_OF[event.event_type]
@@ -241,13 +243,13 @@ class Assembler:
                 return [self._repeat(run, event, place)]
             return [self._late(kind, run, event, place)]
         if kind == "llm":
-            run.answer = event
+            run.answered = event
         return [_span(call, closing=self._narrow(event), closing_place=place)]
 
     def _single(self, run: Run, event: Event, place: Place) -> list[Span]:
         kind = KIND_OF.get(event.event_type, "event")
         ids = self._child_ids(run, event, kind, place)
-        return [_span(Opening(kind, self._narrow(event), place, ids, run.attributes))]
+        return [_span(Opening(kind, self._narrow(event), place, *ids, run.attributes))]
 
     # --- ids and parents --------------------------------------------------------------------------------------------
 
@@ -280,7 +282,7 @@ class Assembler:
         if event.has_ids:
             # its id may be that of the call, whose span is made
             span_id = derived_ids.late_span_id(trace_id, span_id, place.ordinal)
-        return _span(Opening("event", self._narrow(event), place, (trace_id, span_id, parent_id), run.attributes))
+        return _span(Opening("event", self._narrow(event), place, trace_id, span_id, parent_id, run.attributes))
 
     def _reopen(self, run: Run, mark: OpenEvent, event: Event) -> None:
         place = Place(mark.offset, mark.ordinal)
@@ -317,9 +319,8 @@ def _span(
     fields = opening.attributes.copy()
     # an event that stands for itself has no other home, whatever its type
     homeless = event.data if opening.kind == "event" else settle(event.event_type, event.data, fields)
-    end = None
-    if closing is not None and closing_place is not None:
-        end = _End(closing, closing_place, fields)
+    opened = edge_of(event, opening.place.ordinal, homeless)
+    closed = None if closing is None or closing_place is None else _settle_end(closing, closing_place, fields)
     if "name" not in fields:
         fields["name"] = event.event_type if opening.kind == "event" else opening.kind
     fields["kind"] = opening.kind
@@ -334,16 +335,20 @@ def _span(
     fields["extent"] = extent
     if opening.link is not None:
         fields["links"] = (opening.link,)
-    is_told = event.line is None and (not event.has_ids or event.span_id == opening.span_id)
-    opened = edge_of(event, opening.place.ordinal, homeless, span=None if is_told else fields)
-    return Span(**fields, opened=opened, closed=None if end is None else end.edge(fields, opening))
+    if event.line is not None or (event.span_id and event.span_id != opening.span_id):
+        opened = with_untold(opened, event, fields)
+    if closed is not None and closing is not None and not _is_of_span(closing, opening):
+        closed = with_untold(closed, closing, fields)
+    fields["opened"] = opened
+    fields["closed"] = closed
+    return Span(**fields)
 
 
 def _late_span(kind: SpanKind, event: Event, place: Place, ids: _Ids, attributes: dict[str, Any]) -> Span:
     fields = attributes.copy()
     name = event.data.get("tool_name")
     fields["name"] = name if kind == "tool" and type(name) is str and name else kind
-    end = _End(event, place, fields)
+    closed = _settle_end(event, place, fields)
     trace_id, span_id, parent_id = ids
     fields |= {
         "kind": kind,
@@ -357,53 +362,32 @@ def _late_span(kind: SpanKind, event: Event, place: Place, ids: _Ids, attributes
         "end_ns": in_range(event.time_ns),
         "extent": "late",
     }
-    return Span(**fields, closed=end.edge(fields))
+    return Span(**fields, closed=with_untold(closed, event, fields))
 
 
-class _End:
-    """A closing event, settled into the fields of its span."""
-
-    __slots__ = ("_absent", "_event", "_homeless", "_ordinal", "_repeats")
-
-    def __init__(self, event: Event, place: Place, fields: dict[str, Any]) -> None:
-        event_type, data = event.event_type, event.data
-        self._event = event
-        self._ordinal = place.ordinal
-        self._repeats = repeated(event_type, data, fields)
-        self._homeless = settle(event_type, data, fields, self._repeats)
-        self._absent: tuple[str, ...] = ()
-        if "error" in fields:
-            fields["status"] = "error"
-            if event_type == events.TOOL_RESULT:
-                self._disagree_on_success()
-
-    def edge(self, fields: dict[str, Any], opening: Opening | None = None) -> Edge:
-        """The edge at the span of `fields`, which `opening` began."""
-        event = self._event
-        is_told = opening is not None and event.line is None and _is_of_span(event, opening)
-        return edge_of(
-            event,
-            self._ordinal,
-            self._homeless,
-            repeats=self._repeats,
-            absent=self._absent,
-            span=None if is_told else fields,
-        )
-
-    def _disagree_on_success(self) -> None:
-        """With an error, the span tells no success, and that it failed also where the event does not say so."""
-        data = self._event.data
-        if "success" not in data:
-            self._absent = ("data.success",)
-        elif data["success"] is True:
-            self._homeless = {key: data[key] for key in data if key == "success" or key in self._homeless}
+def _settle_end(event: Event, place: Place, fields: dict[str, Any]) -> Edge:
+    """Put the values of a closing event into the fields of its span, and return its edge, `with_untold` left to do."""
+    event_type, data = event.event_type, event.data
+    repeats = repeated(event_type, data, fields)
+    homeless = settle(event_type, data, fields, repeats)
+    absent: tuple[str, ...] = ()
+    if "error" in fields:
+        fields["status"] = "error"
+        if event_type == events.TOOL_RESULT:
+            # the span tells no success then, and that it failed also where the event does not say so
+            if "success" not in data:
+                absent = ("data.success",)
+            elif data["success"] is True:
+                homeless = {key: data[key] for key in data if key == "success" or key in homeless}
+    return edge_of(event, place.ordinal, homeless, repeats, absent)
 
 
 def _is_of_span(closing: Event, opening: Opening) -> bool:
-    """Whether the top level of a usual closing event's line says nothing but what the opening event's does."""
+    """Whether the top level of a closing event's line says nothing but what its edge and the opening event do."""
     event = opening.event
     return (
-        closing.session_id == event.session_id
+        closing.line is None
+        and closing.session_id == event.session_id
         and closing.turn == event.turn
         and closing.trace_id == event.trace_id
         and closing.parent_id == event.parent_id
@@ -412,7 +396,7 @@ def _is_of_span(closing: Event, opening: Opening) -> bool:
 
 def _named_ids(event: Event) -> _Ids | None:
     """The ids that the event names itself."""
-    return (event.trace_id, event.span_id, event.parent_id) if event.has_ids else None
+    return (event.trace_id, event.span_id, event.parent_id) if event.span_id else None
 
 
 def _derived_ids(event: Event, kind: SpanKind, place: Place, *, trace_id: str, parent_id: str = "") -> _Ids:

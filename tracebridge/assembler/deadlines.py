@@ -36,7 +36,8 @@ class Deadlines(Generic[Key]):
             return
         self._at[key] = at_ns
         heappush(self._heap, (at_ns, key))
-        self._clear_out()
+        if len(self._heap) > 2 * len(self._at) + _SLACK:
+            self._clear_out()
 
     def set_earlier(self, key: Key, at_ns: int) -> None:
         """Give a key its time, unless it has an earlier one."""
@@ -45,7 +46,7 @@ class Deadlines(Generic[Key]):
 
     def discard(self, key: Key) -> None:
         """Forget a key, if it is known."""
-        if self._at.pop(key, None) is not None:
+        if self._at.pop(key, None) is not None and len(self._heap) > 2 * len(self._at) + _SLACK:
             self._clear_out()
 
     def first(self) -> tuple[int, Key] | None:
@@ -63,6 +64,10 @@ class Deadlines(Generic[Key]):
         found = self.first()
         return LATEST_NS if found is None else found[0]
 
+    def may_be_before(self, now_ns: int) -> bool:
+        """Whether `take_before` may have something to take out; False is certain."""
+        return bool(self._heap) and self._heap[0][0] < now_ns
+
     def take_before(self, now_ns: int) -> list[Key]:
         """Take out the keys whose time is before `now_ns`, earliest first."""
         taken = []
@@ -73,6 +78,5 @@ class Deadlines(Generic[Key]):
         return taken
 
     def _clear_out(self) -> None:
-        if len(self._heap) > 2 * len(self._at) + _SLACK:
-            self._heap = [(at_ns, key) for key, at_ns in self._at.items()]
-            heapify(self._heap)
+        self._heap = [(at_ns, key) for key, at_ns in self._at.items()]
+        heapify(self._heap)

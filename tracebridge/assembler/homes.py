@@ -224,10 +224,12 @@ def repeated(event_type: str, data: dict[str, Json], fields: Fields) -> tuple[st
     repeats = REPEATS.get(event_type)
     if repeats is None:
         return ()
-    found = [
-        key for key, field in repeats if type(value := data.get(key)) is str and value and fields.get(field) == value
-    ]
-    return tuple(found)
+    found: tuple[str, ...] = ()
+    for key, field in repeats:
+        value = data.get(key)
+        if type(value) is str and value and fields.get(field) == value:
+            found += (key,)
+    return found
 
 
 def event_object(span: Span, event_type: str, edge: Edge) -> dict[str, Json]:
@@ -247,12 +249,10 @@ def edge_of(
     event: Event,
     ordinal: int,
     homeless: dict[str, Json],
-    *,
     repeats: tuple[str, ...] = (),
     absent: tuple[str, ...] = (),
-    span: Fields | None = None,
 ) -> Edge:
-    """The edge that `event` leaves at its span.
+    """The edge that `event` leaves at its span, if the span tells all of the line that is neither in it nor data.
 
     Args:
         event: the event.
@@ -260,23 +260,21 @@ def edge_of(
         homeless: the values of its data that have no home in the span.
         repeats: the keys of its data that say again what the span says.
         absent: the keys that disassembling would add to its data.
-        span: the fields of its span; None if it is certain that they tell all of the line that is not data.
     """
-    edge = Edge(
+    return Edge(
         ordinal=ordinal,
         timestamp=event.timestamp,
         seq=event.seq,
         duration_ms=event.duration_ms,
-        ids=event.has_ids,
+        ids=bool(event.span_id),
         repeated=repeats,
         fields=homeless,
         absent=absent,
     )
-    return edge if span is None else _with_untold(edge, event, span)
 
 
-def _with_untold(edge: Edge, event: Event, span: Fields) -> Edge:
-    """Add to an edge what the span's fields do not tell of the line, besides its data."""
+def with_untold(edge: Edge, event: Event, span: Fields) -> Edge:
+    """Add to the edge of an event what the span's fields do not tell of its line."""
     line = event.fields
     told = _top_level(span, event.event_type, edge, event.data)
     extra = {

@@ -26,13 +26,17 @@ _OF_THE_JOURNAL: Final = (
 """What a span has of its events' places and times, which no policy changes."""
 
 
-def narrow_event(narrowing: Narrowing, event: Event, untouched_size: int = -1) -> Event:
-    """Return what a policy leaves of an event; the same object when that is all of it.
+def narrower(narrowing: Narrowing, untouched_size: int) -> Callable[[Event], Event]:
+    """`narrow_event` under a policy that is known to leave lines of at most `untouched_size` bytes as they are."""
 
-    Lines of at most `untouched_size` bytes it is known to leave as they are.
-    """
-    if event.size <= untouched_size:
-        return event
+    def narrow(event: Event) -> Event:
+        return event if event.size <= untouched_size else narrow_event(narrowing, event)
+
+    return narrow
+
+
+def narrow_event(narrowing: Narrowing, event: Event) -> Event:
+    """Return what a policy leaves of an event; the same object when that is all of it."""
     data = narrowing(event.event_type, event.data)
     return event if data is event.data else event.with_data(data)
 

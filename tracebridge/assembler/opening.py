@@ -18,7 +18,7 @@ from tracebridge.event import Event, Json
 from tracebridge.span import Link, SpanKind
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an event stands in its session's journal."""
 
     offset: int
@@ -27,26 +27,18 @@ class Place(msgspec.Struct, frozen=True):
     """Its number among the session's events, from 0."""
 
 
-class Opening:
+class Opening(msgspec.Struct, frozen=True, gc=False):
     """An opening event that waits for its closing one."""
 
-    __slots__ = ("attributes", "event", "kind", "link", "parent_id", "place", "span_id", "trace_id")
-
-    def __init__(
-        self,
-        kind: SpanKind,
-        event: Event,
-        place: Place,
-        ids: tuple[str, str, str],
-        attributes: dict[str, Any],
-        link: Link | None = None,
-    ) -> None:
-        self.kind = kind
-        self.event = event
-        self.place = place
-        self.trace_id, self.span_id, self.parent_id = ids
-        self.attributes = attributes
-        self.link = link
+    kind: SpanKind
+    event: Event
+    place: Place
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, Any]
+    """Fields of the span that all spans of its run have."""
+    link: Link | None = None
 
 
 class OpenTurns:
@@ -114,7 +106,7 @@ class OpenCalls:
         ordinal = call.place.ordinal
         self._calls[ordinal] = call
         self._times.set(ordinal, in_range(event.time_ns))
-        if event.has_ids:
+        if event.span_id:
             self._by_id[event.span_id] = ordinal
             return
         names = self._names[ordinal] = _groups_of(event, call.kind)
@@ -126,7 +118,7 @@ class OpenCalls:
 
     def take_same_id(self, event: Event) -> Opening | None:
         """Take out the call of any kind that has the event's id."""
-        ordinal = self._by_id.get(event.span_id) if event.has_ids else None
+        ordinal = self._by_id.get(event.span_id)
         return None if ordinal is None else self._take(ordinal)
 
     def take_closed_by(self, event: Event, kind: SpanKind) -> Opening | None:
@@ -136,10 +128,9 @@ class OpenCalls:
         its name, opened about when the event says, or else first. The model of an answer is only a hint, as it may
         come from another one than was asked.
         """
-        if event.has_ids:
+        if event.span_id:
             ordinal = self._by_id.get(event.span_id)
-            is_same = ordinal is not None and self._calls[ordinal].kind == kind
-            return self._take(ordinal) if ordinal is not None and is_same else None
+            return self._take(ordinal) if ordinal is not None and self._calls[ordinal].kind == kind else None
         group = self._likeliest(event, kind)
         if group is None:
             return None
@@ -157,7 +148,7 @@ class OpenCalls:
     def _take(self, ordinal: int) -> Opening:
         call = self._calls.pop(ordinal)
         self._times.discard(ordinal)
-        if call.event.has_ids:
+        if call.event.span_id:
             del self._by_id[call.event.span_id]
             return call
         for name in self._names.pop(ordinal):
@@ -235,7 +226,7 @@ class _Group:
 
 
 def _turn_name(event: Event) -> str | int:
-    return event.span_id if event.has_ids else event.turn
+    return event.span_id or event.turn
 
 
 def _groups_of(event: Event, kind: SpanKind) -> list[_GroupName]:

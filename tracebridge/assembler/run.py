@@ -25,7 +25,9 @@ class Expired(NamedTuple):
 class Run:
     """What is open in one run."""
 
-    __slots__ = ("_answer", "attributes", "calls", "last_ns", "number", "orphan_after_ns", "run_id", "session", "turns")
+    __slots__ = (
+        *("answered", "attributes", "calls", "last_ns", "number", "orphan_after_ns", "run_id", "session", "turns"),
+    )
 
     def __init__(self, run_id: str, number: int, last_ns: int = 0) -> None:
         self.run_id = run_id
@@ -36,19 +38,15 @@ class Run:
         self.last_ns = last_ns
         self.turns = OpenTurns()
         self.calls = OpenCalls()
-        self._answer: Event | str = ""
+        self.answered: Event | str = ""
+        """The latest answer to a call of a model, or its name: most are never asked for, and named when they are."""
 
     @property
     def answer(self) -> str:
         """Names what the latest answer to a call of a model said; empty when there was none."""
-        if isinstance(self._answer, Event):
-            self._answer = derived_ids.answer(self._answer.turn, self._answer.data)
-        return self._answer
-
-    @answer.setter
-    def answer(self, answer: Event | str) -> None:
-        # most answers are never asked for: they are named when they are
-        self._answer = answer
+        if isinstance(self.answered, Event):
+            self.answered = derived_ids.answer(self.answered.turn, self.answered.data)
+        return self.answered
 
     def is_answer_again(self, event: Event) -> bool:
         """Whether an answer for which no call is open says what the latest answer said, in the same turn."""

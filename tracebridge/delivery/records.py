@@ -16,7 +16,7 @@ LATEST_NS: Final = 2**63 - 1
 """A time that never comes."""
 
 
-class SpanRef(msgspec.Struct, frozen=True, array_like=True):
+class SpanRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Names a span that was sent: enough to look for it at the backend."""
 
     trace_id: str

@@ -17,7 +17,7 @@ _BEFORE_A_VALUE: Final = (b":", b": ", b",", b", ", b"[")
 """What stands before a value in JSON, however it is written."""
 
 
-class JournalLine(msgspec.Struct, frozen=True):
+class JournalLine(msgspec.Struct, frozen=True, gc=False):
     """One line of a journal."""
 
     offset: int
@@ -99,10 +99,9 @@ def _event_in(text: bytes) -> Event:
     except (ValueError, RecursionError, msgspec.MsgspecError):
         pass  # this decoder is faster, and takes usual lines only
     else:
-        if not jsonvalue.may_be_too_deep(text):
-            event = event_from_usual(usual, len(text))
-            if event is not None:
-                return event
+        event = event_from_usual(usual, len(text))
+        if event is not None:
+            return event
     return event_from_json(jsonvalue.decode(text))
 
 
