@@ -12,13 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.workplace import environment
-from tracebridge.journal import layout
+from tracebridge.journal import deleted, layout
 from tracebridge.journal.writer import Journal
 from tracebridge.trouble import Trouble
 
@@ -223,6 +224,32 @@ session.log_thinking("the last one")
 def test_the_end_of_the_process_brings_back_what_a_session_that_is_still_open_wrote(trace_dir: Path) -> None:
     subprocess.run([sys.executable, "-c", AT_EXIT, str(trace_dir)], check=True, env=environment(), timeout=20)
     assert [event["event_type"] for event in read(trace_dir)] == ["session.start", "thinking"]
+
+
+@pytest.mark.parametrize("by", ["the next event", "closing the file"])
+def test_a_folder_that_goes_again_while_what_was_in_it_is_written_again_costs_no_event(
+    journal: Journal, trace_dir: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    goes = [True] * 3
+    alone_in = deleted._alone_in
+
+    def deleted_before(folder: Path) -> AbstractContextManager[None]:
+        if goes:
+            goes.pop()
+            shutil.rmtree(folder)
+        return alone_in(folder)
+
+    monkeypatch.setattr(deleted, "_alone_in", deleted_before)
+    now_ns = time.monotonic_ns()
+    file = journal.file("s")
+    assert file.append(line(n=0), now_ns)
+    shutil.rmtree(trace_dir)
+    assert file.append(line(n=1), now_ns)
+    if by == "the next event":
+        assert file.append(line(n=2), now_ns + SECOND_NS)
+    journal.close()
+    assert goes == []
+    assert numbers(trace_dir) == ([0, 1, 2] if by == "the next event" else [0, 1])
 
 
 WRITER = """

@@ -304,12 +304,24 @@ class JournalFile:
             raise OSError(errno.ENOSPC, "only a part of the event could be written")
 
     def _make_ready(self, now_ns: int) -> None:
-        if not self._is_open_where_it_should_be():
-            self._leave()
-            self._open()
-            self._journal.admit(self)
-        self._prepare()
+        self._settle_in()
         self._check_ns = now_ns + _CHECK_NS
+
+    def _settle_in(self, *, stays_open: bool = True) -> None:
+        """Open the file in its place if it is not, and write into it what waits for that."""
+        for attempts_left in reversed(range(_OPEN_ATTEMPTS)):
+            if not self._is_open_where_it_should_be():
+                self._leave()
+                self._open()
+                if stays_open:
+                    self._journal.admit(self)
+            try:
+                self._prepare()
+                return
+            except FileNotFoundError:
+                # the folder was deleted once more, before what had been deleted with it was written again
+                if not attempts_left:
+                    raise
 
     def _prepare(self) -> None:
         if not self._is_announced:
@@ -330,10 +342,7 @@ class JournalFile:
         if self._has_to_write_again():
             try:
                 # it is closed at once, so others need not be closed for it
-                if not self._is_open_where_it_should_be():
-                    self._leave()
-                    self._open()
-                self._prepare()
+                self._settle_in(stays_open=False)
             except OSError as error:
                 self._journal.lose(error, _LOST_WITH_THE_FILE, self._count_lost())
         self._give_up_deleted()
