@@ -138,6 +138,9 @@ class _BoundedStream(httpcore.NetworkStream):
             return self._stream.read(max_bytes, left_s)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            # sending nothing would use up the word that the peer has broken off, and reading would find an end
+            return
         if self._stream.get_extra_info("ssl_object") is None:
             with self._deadline.ends(httpcore.WriteTimeout) as left_s:
                 _send_all(self._stream.get_extra_info("socket"), buffer, left_s)

@@ -88,7 +88,8 @@ def test_a_truncated_answer_is_shorter_than_it_says(devserver: DevServer, client
 
 def test_a_truncated_error_is_shorter_than_it_says(devserver: DevServer, client: httpx.Client) -> None:
     devserver.faults.add(Fault(route=f"POST {LANGFUSE}", truncate=True, status=500, body="0123456789"))
-    with pytest.raises(httpx.RemoteProtocolError):
+    # what it did not read of the request makes the end of its answer a reset, if that is faster
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         client.post(LANGFUSE, json=export(span()))
     assert observations(client) == 0
 

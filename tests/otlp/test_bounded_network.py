@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 import threading
 import time
@@ -12,7 +13,16 @@ from contextlib import contextmanager
 import httpcore
 import pytest
 
-from tests.otlp.scripted_server import Script, dripping, flooding, hang, has_hung_up, http_answer, scripted_server
+from tests.otlp.scripted_server import (
+    Script,
+    dripping,
+    flooding,
+    hang,
+    has_hung_up,
+    http_answer,
+    reset,
+    scripted_server,
+)
 from tests.waiting import grace_s
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.bounded_network import BoundedNetwork
@@ -152,6 +162,20 @@ def test_a_name_that_is_no_name_means_that_nothing_was_stored() -> None:
     for host in ("a..b", "x" * 70, "no-such-host.invalid"):
         receipt, _ = timed_post(f"http://{host}:4318")
         assert receipt.outcome is Outcome.RETRY, receipt
+
+
+def test_that_the_peer_broke_off_is_found_by_reading_and_not_used_up_by_writing_nothing() -> None:
+    with scripted_server(reset, read_request=False) as url:
+        network = BoundedNetwork()
+        with network.bounded(20.0):
+            stream = network.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+            poll = select.poll()
+            poll.register(stream.get_extra_info("socket"), select.POLLIN)
+            assert poll.poll(20_000)
+            stream.write(b"")
+            with pytest.raises(httpcore.ReadError, match="reset"):
+                stream.read(1)
+            stream.close()
 
 
 def test_connections_are_kept_for_the_next_request() -> None:

@@ -79,7 +79,8 @@ def test_only_the_session_that_is_not_clean_is_asked_for_by_itself(workplace: Wo
     before = server.requests[OBSERVATIONS]
     verdict = validate(workplace)
     assert (verdict.counts, verdict.sessions) == ({"missing": 1}, 20)
-    assert server.requests[OBSERVATIONS] - before <= 4, "the window, the session, and the trace of what is missing"
+    # the last two once more if the first look was too early
+    assert server.requests[OBSERVATIONS] - before <= 5, "the window, the session, and the trace of what is missing"
 
 
 def test_sessions_among_many_of_others_are_asked_for_one_by_one_rather_than_reading_all(
