@@ -29,6 +29,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     """One sentence for the person who must decide whether the loss matters."""
     apply: Callable[[Span], Span]
+    cuts_content: bool = False
+    """Whether content goes that nothing can bring back: `migrate advance` then asks for it to be accepted by name."""
     shows: Callable[[Span], bool] | None = None
     """Whether a span that was read back shows that the loss has struck its content, as a reference in the place of an
     image does; None where a span does not tell, or where only its own times are concerned. `restore` counts by it."""

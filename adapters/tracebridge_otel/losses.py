@@ -36,5 +36,6 @@ def content_cut(limit: int) -> Loss:
         "`…[cut N bytes]`, because the backend takes no more (`max_attribute_bytes`). To keep more, raise the limit "
         "of the backend, which is `distributor.max_attribute_bytes` of Tempo, and then that of the sink.",
         apply=partial(cut_content, limit=limit),
+        cuts_content=True,
         shows=shows_cut,
     )

@@ -57,6 +57,7 @@ def failing(**changes: object) -> list[str]:
         ({"dead": 1}, ["dead"]),
         ({"paused": "HTTP 401"}, ["paused"]),
         ({"gone": ("/old",)}, ["folders"]),
+        ({"cuts": ("attributes-cut-at-2048-bytes",)}, ["content"]),
         ({"is_readable": False}, ["readable"]),
         ({"owed": 0, "clean": 0, "first_ns": 0, "last_ns": 0}, ["sessions", "days"]),
     ],
@@ -79,3 +80,13 @@ def test_what_does_not_hold_names_a_command_and_what_holds_names_none() -> None:
     facts = Facts(**{**GOOD, **bad, "replaced": Policy(), "policy": Policy(include_messages=False)})  # type: ignore[arg-type]
     for condition in conditions_for(facts, Demands()):
         assert bool(condition.command) is not condition.holds, condition
+
+
+def test_content_that_is_cut_is_accepted_by_the_name_of_the_loss_and_by_no_other() -> None:
+    facts = Facts(**{**GOOD, "cuts": ("cut-a", "cut-b")})  # type: ignore[arg-type]
+    for accepted, said in (
+        (("cut-a", "policy"), "content is cut: cut-b; cut-a accepted"),
+        (("cut-a", "cut-b"), "cut-a, cut-b accepted"),
+    ):
+        (content,) = [one for one in conditions_for(facts, Demands(), accepted) if one.name == "content"]
+        assert (content.holds, content.value) == (said.startswith("cut-a"), said)

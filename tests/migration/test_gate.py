@@ -91,7 +91,7 @@ def test_what_is_in_the_way_is_named_with_the_command_that_clears_it(workplace: 
     ran = workplace.call("migrate", "advance", "--min-days", "5")
     assert ran.returncode == 1
     assert "refused: cannot switch jsonl off" in ran.stderr
-    assert "2 of 11 conditions do not hold" in ran.stdout
+    assert "2 of 12 conditions do not hold" in ran.stdout
     assert "langfuse sessions: 3 clean (wanted: at least 100)" in ran.stdout
     assert "langfuse days: 2.00 days from the first clean session to the last (wanted: at least 5)" in ran.stdout
     assert ran.stdout.count("tracebridge validate --sink langfuse") == 2
@@ -205,6 +205,22 @@ def test_a_narrower_policy_is_in_the_way_until_each_narrowing_is_accepted_by_nam
     assert workplace.call("migrate", "advance", *few, *accepted).returncode == 0
     assert "accepted: include_messages, sample_rate" in workplace.call("migrate", "history").stdout
     assert workplace.call("migrate", "advance", "--accept", "nonsense").returncode == 2
+
+
+def test_a_sink_that_cuts_content_is_in_the_way_until_the_cut_is_accepted_by_name(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    workplace.configure({"jsonl": {"enabled": True}, "otel": otel(devserver) | {"max_attribute_bytes": 1024}})
+    workplace.call("forget", "langfuse")
+    deliver(workplace)
+    compare_all(workplace, "otel")
+    few = (*FEW, "--min-days", "0")
+    assert names(status(workplace, *few)) == ["content"]
+    told = workplace.call("migrate", "advance", *few)
+    assert told.returncode == 1
+    assert "--accept attributes-cut-at-1024-bytes" in told.stdout
+    assert workplace.call("migrate", "advance", *few, "--accept", "attributes-cut-at-1024-bytes").returncode == 0
+    assert "accepted: attributes-cut-at-1024-bytes" in workplace.call("migrate", "history").stdout
 
 
 def test_an_override_works_and_its_reason_is_written_down_for_ever(workplace: Workplace) -> None:

@@ -127,7 +127,7 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="agree that a sink leaves more out, e.g. sample_rate",
+        help="agree that a sink leaves more out, e.g. sample_rate, or cuts content by a declared loss",
     )
     parser.add_argument(
         "--min-sessions", type=int, metavar="N", help="clean sessions; else as agent_trace.migration says"
@@ -397,11 +397,13 @@ def _switch(arguments: argparse.Namespace, settings: Settings) -> Switch:
 
 def _asked(arguments: argparse.Namespace, settings: Settings) -> Asked:
     from tracebridge.migration.conditions import RAMP
+    from tracebridge.migration.facts import cuts_of
     from tracebridge.migration.gate import Asked
     from tracebridge.migration.tiers import MigrationError
     from tracebridge.policy import Policy
 
-    names = (*Policy.__struct_fields__, RAMP)
+    cuts = sorted(set().union(*map(cuts_of, settings.enabled_sinks)))
+    names = (*Policy.__struct_fields__, RAMP, *cuts)
     unknown = set(arguments.accept) - set(names)
     if unknown:
         raise MigrationError(f"--accept {sorted(unknown)[0]}: nothing is called so (there are {', '.join(names)})")

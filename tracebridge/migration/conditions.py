@@ -26,6 +26,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the sink is sent."""
     replaced: Policy
     """What that holds which is switched off."""
+    cuts: tuple[str, ...] = ()
+    """By which declared losses the sink cuts content that is whole in what is switched off."""
     owed: int = 0
     """Sessions that the sink should hold, but for those that are younger than the newest validation, or open."""
     clean: int = 0
@@ -76,7 +78,7 @@ _OF_EVIDENCE: Final = frozenset(("compared", "sessions", "days", "fresh"))
 
 
 def conditions_for(facts: Facts, demands: Demands, accepted: Collection[str] = ()) -> tuple[Condition, ...]:
-    """All that must hold for one sink that stays. `accepted` are narrowings that somebody has agreed to, by name."""
+    """All that must hold for one sink that stays. `accepted` are narrowings and cuts that were agreed to by name."""
     found = _conditions(facts, demands, frozenset(accepted))
     return tuple(condition for condition in found if facts.is_readable or condition.name not in _OF_EVIDENCE)
 
@@ -177,6 +179,18 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         "no narrower than what is switched off",
         f"widen agent_trace.sinks.{facts.sink}.policy, or accept it with "
         + " ".join(f"--accept {name}" for name in narrower),
+    )
+    cuts = [name for name in facts.cuts if name not in accepted]
+    agreed = [name for name in facts.cuts if name in accepted]
+    words = [f"content is cut: {', '.join(cuts)}"] if cuts else []
+    words += [f"{', '.join(agreed)} accepted"] if agreed else []
+    yield condition(
+        "content",
+        not cuts,
+        "; ".join(words) or "no content is cut",
+        "all content that is whole in what is switched off",
+        f"raise the limit of the backend and then agent_trace.sinks.{facts.sink}'s, or accept it with "
+        + " ".join(f"--accept {name}" for name in cuts),
     )
 
 

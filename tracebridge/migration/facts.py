@@ -51,6 +51,7 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
         is_readable=is_readable,
         policy=sink.policy,
         replaced=_replaced(settings, switch),
+        cuts=tuple(sorted(cuts_of(sink) - _cuts_of_replaced(settings, switch))),
         oldest_ns=account_for(state, target, sink.policy).oldest_ns,
         dead=account.dead_spans,
         gone=tuple(str(folder) for folder in state.folders().values() if not folder.is_dir()),
@@ -134,6 +135,16 @@ def _kept(state: State, target: int, policy: Policy) -> Iterator[_Kept]:
             continue  # it was removed, because every sink has it
         if status.st_size:
             yield _Kept(journal, standing is Standing.LEFT_BEHIND, status.st_size, status.st_mtime_ns)
+
+
+def cuts_of(sink: SinkSettings) -> set[str]:
+    """The names of the declared losses by which a sink cuts content."""
+    return {loss.name for loss in sink.capabilities.losses if loss.cuts_content}
+
+
+def _cuts_of_replaced(settings: Settings, switch: Switch) -> set[str]:
+    sink = None if switch.sink == JOURNAL else settings.sink(switch.sink)
+    return set() if sink is None or sink.sink_type is None else cuts_of(sink)
 
 
 def _replaced(settings: Settings, switch: Switch) -> Policy:
