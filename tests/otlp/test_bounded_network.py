@@ -165,10 +165,15 @@ def test_a_name_that_is_no_name_means_that_nothing_was_stored() -> None:
 
 
 def test_that_the_peer_broke_off_is_found_by_reading_and_not_used_up_by_writing_nothing() -> None:
-    with scripted_server(reset, read_request=False) as url:
+    def script(connection: socket.socket, _: bytes) -> None:
+        connection.recv(1)
+        reset(connection)
+
+    with scripted_server(script, read_request=False) as url:
         network = BoundedNetwork()
         with network.bounded(20.0):
             stream = network.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+            stream.write(b"x")
             poll = select.poll()
             poll.register(stream.get_extra_info("socket"), select.POLLIN)
             assert poll.poll(20_000)
