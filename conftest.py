@@ -8,6 +8,7 @@ from collections.abc import Generator
 import pytest
 
 
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed, nobody asks
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors, because a third of a test's time is waiting for other processes."""
     return (os.cpu_count() or 1) + 1
