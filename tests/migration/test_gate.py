@@ -182,6 +182,22 @@ def test_dead_letters_are_in_the_way_until_somebody_decides_about_them(
     assert "dead" not in names(status(workplace, *FEW))
 
 
+def test_a_session_in_two_folders_counts_once_and_as_the_worse_of_the_two(tmp_path: Path, devserver: DevServer) -> None:
+    workplace = Workplace(tmp_path / "here", {"jsonl": {"enabled": True}, "langfuse": langfuse(devserver)})
+    write_sessions(workplace, 3)
+    os.utime(write_session(tmp_path / "old", "s0", turns=1, at="2025-01-01T00:00:00Z"), (0, 0))
+    assert workplace.call("ship").returncode == 0
+    compare_all(workplace)
+    assert workplace.call("backfill", str(tmp_path / "old")).returncode == 0
+
+    def value(name: str) -> str:
+        return next(one["value"] for one in status(workplace)["next"]["conditions"] if one["name"] == name)
+
+    assert value("compared") == "2 of 3 sessions are clean, 1 never compared"
+    assert workplace.call("validate").returncode == 0
+    assert (value("compared"), value("sessions")) == ("3 of 3 sessions are clean", "3 clean")
+
+
 def test_a_paused_sink_is_in_the_way(workplace: Workplace, devserver: DevServer) -> None:
     devserver.faults.add(Fault(route=INGESTION, status=401))
     write_session(workplace.trace_dir, "refused", turns=1)

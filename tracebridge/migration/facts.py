@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,6 +37,22 @@ class _Kept(msgspec.Struct, frozen=True):
     @property
     def key(self) -> tuple[int, str]:
         return self.journal.number, self.journal.folder.name
+
+
+_FROM_BEST_TO_WORST: Final = ("clean", "young", "other_rules", "outdated", "uncompared", "defective")
+"""What may be known of a session; of one in several journals, the worst of them."""
+
+
+class _Session(NamedTuple):
+    """What is known of a session by some of its journals."""
+
+    verdict: str
+    began_ns: int
+
+    def with_journal(self, verdict: str, began_ns: int) -> _Session:
+        """The same by one journal more."""
+        worse = max(self.verdict, verdict, key=_FROM_BEST_TO_WORST.index)
+        return _Session(worse, min(self.began_ns, began_ns))
 
 
 def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Switch) -> Facts:
@@ -83,30 +100,29 @@ def _is_of_everything(scope: str) -> bool:
 def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
     compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
     opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
-    counts = dict.fromkeys(
-        ("owed", "clean", "defective", "outdated", "other_rules", "uncompared", "young", "left_behind"), 0
-    )
-    begins: list[int] = []
+    sessions: dict[str, _Session] = {}
+    left_behind: set[str] = set()
     for kept in _kept(state, target, known.policy):
+        session_id = kept.journal.session_id
         if kept.is_left_behind:
-            counts["left_behind"] += 1
+            left_behind.add(session_id)
             continue
-        found = compared.get(kept.key)
         began_ns = began_ns_of(kept.journal.events)
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
-        verdict = _verdict(kept, found, rules)
-        is_young = kept.written_ns >= young_since_ns
-        if verdict not in ("clean", "defective") and (is_young or kept.key in opened):
-            counts["young"] += 1
-            continue
-        counts["owed"] += 1
-        counts[verdict] += 1
-        if verdict == "clean":
-            begins.append(began_ns)
+        verdict = _verdict(kept, compared.get(kept.key), rules)
+        is_young = kept.written_ns >= young_since_ns or kept.key in opened
+        if is_young and verdict not in ("clean", "defective"):
+            verdict = "young"
+        # an old folder may hold its past, and the trace folder the rest
+        sessions[session_id] = sessions.get(session_id, _Session("clean", began_ns)).with_journal(verdict, began_ns)
+    counts = Counter(session.verdict for session in sessions.values())
+    begins = [session.began_ns for session in sessions.values() if session.verdict == "clean"]
     return msgspec.structs.replace(
         known,
-        **counts,
+        **{verdict: counts[verdict] for verdict in _FROM_BEST_TO_WORST},
+        owed=len(sessions) - counts["young"],
+        left_behind=len(left_behind),
         first_ns=min(begins, default=0),
         last_ns=max(begins, default=0),
     )

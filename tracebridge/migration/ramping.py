@@ -78,10 +78,12 @@ def _keep(state: State, target: int, ramp: Ramp, record: Record) -> None:
 
 def _ramped(state: State, target: int, sink: SinkSettings, before: float, share: float) -> Ramped:
     was, is_now = Policy(sample_rate=before), Portion.of(state, target, Policy(sample_rate=share))
-    came_in = left_behind = 0
+    came_in: set[str] = set()
+    left_behind: set[str] = set()
     for journal in recorded(state):
         standing = is_now.standing(journal)
-        if standing.is_in:
-            came_in += not keeps_session(was, journal.session_id)
-            left_behind += standing is Standing.LEFT_BEHIND
-    return Ramped(sink=sink.name, before=before, after=share, came_in=came_in, left_behind=left_behind)
+        if standing.is_in and not keeps_session(was, journal.session_id):
+            came_in.add(journal.session_id)
+        if standing is Standing.LEFT_BEHIND:
+            left_behind.add(journal.session_id)
+    return Ramped(sink=sink.name, before=before, after=share, came_in=len(came_in), left_behind=len(left_behind))
