@@ -28,7 +28,9 @@ DECLARED_LAG_S = 0.05
 LEAST_DECLARED_LAG_S = 0.02
 """What the others declare: a request that a dead client has sent may still be on its way into the store."""
 SAMPLES = 5
-"""How many system calls of a run are tried where not all are."""
+"""How many system calls of a run are tried where time is short; elsewhere each time."""
+MANY_SAMPLES = 150
+"""The same where it is not, unless `--every-call` is given."""
 ENDED_BY_THEMSELVES = 3
 """So many runs in a row must have come to their end before the call at which they were to be killed."""
 MOST_FAILURES = 10
@@ -43,21 +45,19 @@ class Case(NamedTuple):
     """After which the backend shows what it has stored."""
     dies_again: bool = False
     """Whether the next process is killed too, anywhere."""
-    step: int = 1
-    """Of how many calls one is tried, elsewhere each time, where time is not short but `--every-call` is not given."""
 
 
 CASES = (
     Case("writer", WRITER, "langfuse"),
-    Case("shipper", SHIPPER, "langfuse", step=5),
-    Case("shipper-lag", SHIPPER, "langfuse", LAG_S, step=5),
-    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True, step=11),
-    Case("shipper-otel", SHIPPER, "otel", step=11),
-    Case("shipper-no-reader", SHIPPER, "ledger", step=5),
-    Case("agent", AGENT, "langfuse", step=5),
-    Case("agent-lag", AGENT, "langfuse", LAG_S, step=11),
-    Case("backfill", BACKFILL, "langfuse", step=5),
-    Case("spool", SPOOL, "langfuse", step=5),
+    Case("shipper", SHIPPER, "langfuse"),
+    Case("shipper-lag", SHIPPER, "langfuse", LAG_S),
+    Case("shipper-twice", SHIPPER, "langfuse", dies_again=True),
+    Case("shipper-otel", SHIPPER, "otel"),
+    Case("shipper-no-reader", SHIPPER, "ledger"),
+    Case("agent", AGENT, "langfuse"),
+    Case("agent-lag", AGENT, "langfuse", LAG_S),
+    Case("backfill", BACKFILL, "langfuse"),
+    Case("spool", SPOOL, "langfuse"),
 )
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -73,7 +73,6 @@ class Trials:
         self._counted = counted
         self._authority = authority
         self._longest = 0
-        self.step = case.step
         if case.lag_s:
             counted.server.faults.add(Fault(route=LANGFUSE_ROUTE, visibility_lag_s=case.lag_s))
 
@@ -188,7 +187,7 @@ def test_a_process_that_is_killed_at_one_of_its_system_calls_loses_and_repeats_n
 def test_a_process_that_is_killed_at_any_of_its_system_calls_loses_and_repeats_nothing(
     trials: Trials, pytestconfig: pytest.Config
 ) -> None:
-    step = 1 if pytestconfig.getoption("--every-call") else trials.step
+    step = 1 if pytestconfig.getoption("--every-call") else max(1, trials.calls() // MANY_SAMPLES)
     began = time.monotonic()
     failures = Failures()
     ended_by_themselves = runs = 0
