@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-call",
         action="store_true",
-        help="the slow tests that kill a process do so at each of its system calls, not at 150 of them: for an hour",
+        help="the slow tests that kill a process do so at each of its system calls, not at 75 of them: for an hour",
     )
 
 

@@ -29,7 +29,7 @@ LEAST_DECLARED_LAG_S = 0.02
 """What the others declare: a request that a dead client has sent may still be on its way into the store."""
 SAMPLES = 5
 """How many system calls of a run are tried where time is short; elsewhere each time."""
-MANY_SAMPLES = 150
+MANY_SAMPLES = 75
 """The same where it is not, unless `--every-call` is given."""
 ENDED_BY_THEMSELVES = 3
 """So many runs in a row must have come to their end before the call at which they were to be killed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -168,30 +168,45 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         "the past of everybody who is in",
         f"tracebridge migrate ramp --sink {facts.sink} --backfill, or accept it with --accept {RAMP}",
     )
-    narrower = [name for name in narrowings(facts.policy, facts.replaced) if name not in accepted]
-    agreed = [name for name in narrowings(facts.policy, facts.replaced) if name in accepted]
-    words = [f"leaves out more by {', '.join(narrower)}"] if narrower else []
-    words += [f"{', '.join(agreed)} accepted"] if agreed else []
+    narrower = _Agreement.on(narrowings(facts.policy, facts.replaced), accepted)
     yield condition(
         "policy",
-        not narrower,
-        "; ".join(words) or "leaves out nothing more",
+        not narrower.open,
+        narrower.words("leaves out more by ") or "leaves out nothing more",
         "no narrower than what is switched off",
-        f"widen agent_trace.sinks.{facts.sink}.policy, or accept it with "
-        + " ".join(f"--accept {name}" for name in narrower),
+        f"widen agent_trace.sinks.{facts.sink}.policy, or accept it with {narrower.flags}",
     )
-    cuts = [name for name in facts.cuts if name not in accepted]
-    agreed = [name for name in facts.cuts if name in accepted]
-    words = [f"content is cut: {', '.join(cuts)}"] if cuts else []
-    words += [f"{', '.join(agreed)} accepted"] if agreed else []
+    cuts = _Agreement.on(facts.cuts, accepted)
     yield condition(
         "content",
-        not cuts,
-        "; ".join(words) or "no content is cut",
+        not cuts.open,
+        cuts.words("content is cut: ") or "no content is cut",
         "all content that is whole in what is switched off",
-        f"raise the limit of the backend and then agent_trace.sinks.{facts.sink}'s, or accept it with "
-        + " ".join(f"--accept {name}" for name in cuts),
+        f"raise the limit of the backend and then agent_trace.sinks.{facts.sink}'s, or accept it with {cuts.flags}",
     )
+
+
+class _Agreement(NamedTuple):
+    """What must be accepted by name, and what of it was."""
+
+    open: list[str]
+    agreed: list[str]
+
+    @classmethod
+    def on(cls, names: Collection[str], accepted: frozenset[str]) -> _Agreement:
+        """Part some names by whether somebody agreed to them."""
+        return cls([name for name in names if name not in accepted], [name for name in names if name in accepted])
+
+    def words(self, what: str) -> str:
+        """Both in words, with `what` before those that nobody agreed to; empty without any."""
+        words = [f"{what}{', '.join(self.open)}"] if self.open else []
+        words += [f"{', '.join(self.agreed)} accepted"] if self.agreed else []
+        return "; ".join(words)
+
+    @property
+    def flags(self) -> str:
+        """The flags that accept the rest."""
+        return " ".join(f"--accept {name}" for name in self.open)
 
 
 def _compared(facts: Facts) -> str:
