@@ -516,7 +516,7 @@ def test_a_shipper_that_cannot_begin_leaves_nothing_open(rig: Rig) -> None:
     with pytest.raises(msgspec.DecodeError):
         rig.shipper()
     until(lambda: threading.active_count() <= threads, "its threads end")
-    assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) == before
+    assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_span_that_the_sink_cannot_encode_is_a_dead_letter_and_its_neighbours_arrive(
