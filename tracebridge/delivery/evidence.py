@@ -26,6 +26,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     defects: int
     """Findings that speak against the backend; 0: clean."""
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """Names the journal, as `Journal.key` does."""
+        return self.folder, self.session
+
     def is_current(self, size: int, rules: str) -> bool:
         """Whether the session would be compared as it was: its journal has this size now, and these are the rules."""
         return self.size == size and self.rules == rules

@@ -28,6 +28,11 @@ class Journal(NamedTuple):
     """The session's own folder."""
 
     @property
+    def key(self) -> tuple[int, str]:
+        """Names the journal in the state: the number of the folder, and the name of the session's own."""
+        return self.number, self.folder.name
+
+    @property
     def session_id(self) -> str:
         """The id of the session. If the folder's name is a shortened one, a file is read for it."""
         return layout.session_id_of(self.folder)

@@ -64,7 +64,7 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
         broken = f"not JSON: {error}"
     # a neighbour's half line may stand before a whole event that was written after it
     for begin in sorted((found.start() for found in _EVENT_BEGINS.finditer(text, 1)), reverse=True):
-        if not text.endswith(b"\n") and text[:begin].endswith(_BEFORE_A_VALUE):
+        if not text.endswith(b"\n") and text.endswith(_BEFORE_A_VALUE, 0, begin):
             continue  # a half line was cut right behind an event that stood in its data
         event = _event(text[begin:])
         if event is None:

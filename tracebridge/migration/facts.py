@@ -34,10 +34,6 @@ class _Kept(msgspec.Struct, frozen=True):
     size: int
     written_ns: int
 
-    @property
-    def key(self) -> tuple[int, str]:
-        return self.journal.number, self.journal.folder.name
-
 
 _FROM_BEST_TO_WORST: Final = ("clean", "young", "other_rules", "outdated", "uncompared", "defective")
 """What may be known of a session; of one in several journals, the worst of them."""
@@ -61,14 +57,15 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
     is_readable = sink.capabilities.readable
     target = state.target(sink.name, sink.endpoint)
     account = state.account(target)
+    replaced = None if switch.sink == JOURNAL else settings.sink(switch.sink)
     is_paused = account.condition is not None and account.condition.state == "paused"
     known = Facts(
         sink=sink.name,
         now_ns=now_ns,
         is_readable=is_readable,
         policy=sink.policy,
-        replaced=_replaced(settings, switch),
-        cuts=tuple(sorted(cuts_of(sink) - _cuts_of_replaced(settings, switch))),
+        replaced=settings.capture if replaced is None else replaced.policy,
+        cuts=tuple(sorted(cuts_of(sink) - cuts_of(replaced))),
         oldest_ns=account_for(state, target, sink.policy).oldest_ns,
         dead=account.dead_spans,
         gone=tuple(str(folder) for folder in state.folders().values() if not folder.is_dir()),
@@ -98,7 +95,7 @@ def _is_of_everything(scope: str) -> bool:
 
 
 def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
-    compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
+    compared = {one.key: one for one in state.evidence.compared(target)}
     opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
     sessions: dict[str, _Session] = {}
     left_behind: set[str] = set()
@@ -110,8 +107,8 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         began_ns = began_ns_of(kept.journal.events)
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
-        verdict = _verdict(kept, compared.get(kept.key), rules)
-        is_young = kept.written_ns >= young_since_ns or kept.key in opened
+        verdict = _verdict(kept, compared.get(kept.journal.key), rules)
+        is_young = kept.written_ns >= young_since_ns or kept.journal.key in opened
         if is_young and verdict not in ("clean", "defective"):
             verdict = "young"
         # an old folder may hold its past, and the trace folder the rest
@@ -153,17 +150,8 @@ def _kept(state: State, target: int, policy: Policy) -> Iterator[_Kept]:
             yield _Kept(journal, standing is Standing.LEFT_BEHIND, status.st_size, status.st_mtime_ns)
 
 
-def cuts_of(sink: SinkSettings) -> set[str]:
-    """The names of the declared losses by which a sink cuts content."""
+def cuts_of(sink: SinkSettings | None) -> set[str]:
+    """The names of the declared losses by which a sink cuts content; the journal and a defective sink name none."""
+    if sink is None or sink.sink_type is None:
+        return set()
     return {loss.name for loss in sink.capabilities.losses if loss.cuts_content}
-
-
-def _cuts_of_replaced(settings: Settings, switch: Switch) -> set[str]:
-    sink = None if switch.sink == JOURNAL else settings.sink(switch.sink)
-    return set() if sink is None or sink.sink_type is None else cuts_of(sink)
-
-
-def _replaced(settings: Settings, switch: Switch) -> Policy:
-    """What that keeps which is switched off."""
-    sink = None if switch.sink == JOURNAL else settings.sink(switch.sink)
-    return settings.capture if sink is None else sink.policy

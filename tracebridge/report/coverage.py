@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
+from tracebridge.delivery.choice import began_ns_of
 from tracebridge.delivery.evidence import Compared
 from tracebridge.delivery.portion import Portion, recorded
 from tracebridge.delivery.state import State
-from tracebridge.journal.reader import read_journal
 from tracebridge.policy import Policy
 from tracebridge.report.record import Day
 
@@ -35,9 +34,10 @@ def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSes
     """
     portion = Portion.of(state, target, policy)
     for journal in recorded(state):
-        began = _began(journal.events) if portion.takes(journal) else None
-        if began is not None:
-            yield OwedSession(journal.number, journal.folder.name, *began)
+        began_ns = began_ns_of(journal.events) if portion.takes(journal) else None
+        size = journal.size
+        if began_ns is not None and size:  # else it was removed meanwhile, because every sink has it
+            yield OwedSession(journal.number, journal.folder.name, began_ns, size)
 
 
 def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str) -> tuple[Day, ...]:
@@ -46,7 +46,7 @@ def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str
     One that was written to since it was compared, or that was compared under other rules than these, counts as not
     compared.
     """
-    known = {(one.folder, one.session): one for one in compared}
+    known = {one.key: one for one in compared}
     days: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for session in owed:
         last = known.get((session.folder, session.session))
@@ -62,16 +62,6 @@ def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str
         )
         for date, sessions in sorted(days.items())
     )
-
-
-def _began(events: Path) -> tuple[int, int] | None:
-    """When the first event of a journal happened, and the size of the journal."""
-    try:
-        with events.open("rb") as file:
-            began = next((line.event.time_ns for line in read_journal(file, 0) if line.event is not None), None)
-        return None if began is None else (began, events.stat().st_size)
-    except OSError:
-        return None
 
 
 def _day(time_ns: int) -> str:

@@ -103,7 +103,7 @@ class ContinuousValidation:
         """The ids of the sessions to compare: drawn, delivered to their end, at rest, and not compared as they are."""
         rules = current_rules(sink)
         rest_s = least_rest_s(sink)
-        compared = {(one.folder, one.session): one for one in state.evidence.compared(target)}
+        compared = {one.key: one for one in state.evidence.compared(target)}
         in_flight = {ref.session_id for batch in state.in_flight(target) for ref in batch.refs}
         portion = Portion.of(state, target, sink.policy)
         for number, path in state.folders().items():
@@ -117,7 +117,7 @@ class ContinuousValidation:
                     status = journal.events.stat()
                 except FileNotFoundError:
                     continue  # every sink has it, so the spool has deleted it
-                known = compared.get((number, folder.name))
+                known = compared.get(journal.key)
                 is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
                 is_known = known is not None and known.is_current(status.st_size, rules)
                 is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight

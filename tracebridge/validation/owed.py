@@ -73,7 +73,7 @@ def owing(state: State, target: int, policy: Policy, scope: Scope, rules: str) -
         if _is_in_scope(journals, scope)
     ]
     drawn = [owed for owed in asked if scope.sample >= 1.0 or is_drawn(owed.session_id, scope.sample)]
-    known = {(one.folder, one.session): one for one in state.evidence.compared(target)} if scope.since_last else {}
+    known = {one.key: one for one in state.evidence.compared(target)} if scope.since_last else {}
     left = [owed for owed in drawn if not _is_known_clean(owed, known, rules)]
     # neighbours in time are read together
     left.sort(key=_began_ns)
@@ -129,7 +129,7 @@ def _environment_of(first: Event) -> str:
 
 
 def _is_known_clean(owed: Owed, known: dict[tuple[int, str], Compared], rules: str) -> bool:
-    return all(_is_clean(journal, known.get((journal.number, journal.folder.name)), rules) for journal in owed.journals)
+    return all(_is_clean(journal, known.get(journal.key), rules) for journal in owed.journals)
 
 
 def _is_clean(journal: Journal, before: Compared | None, rules: str) -> bool:
