@@ -11,10 +11,11 @@ import msgspec
 
 from tracebridge.diagnosis import Check
 from tracebridge.sink import Outcome, Receipt
+from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.sink import OtelSink
 from tracebridge_otlp.answer import Answer
-from tracebridge_otlp.http_transport import Certificates, tls_context
+from tracebridge_otlp.http_transport import tls_context
 from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor, header_fields
 
@@ -24,10 +25,7 @@ _NOT_LOOKED_AT: Final = "not looked at, because something before it failed"
 
 def diagnose(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
     """Yield what is found, the nearest first; see `tracebridge.diagnosis.Diagnostic`."""
-    certificates = Certificates(
-        authority=settings.certificate, client=settings.client_certificate, client_key=settings.client_key
-    )
-    context = tls_context(certificates)
+    context = tls_context(certificates_of(settings))
     is_reached = True
     for check in reach(settings.url, context, timeout_s, authority="certificate"):
         is_reached = is_reached and check.status != "fail"

@@ -8,6 +8,7 @@ from typing import Self
 import httpx
 
 from tracebridge.errors import BackendError
+from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otlp.answer import shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
@@ -35,10 +36,7 @@ class QueryService:
     def open(cls, backend: str, settings: OtelSettings) -> Self:
         """Open the service that the settings' reader names."""
         assert settings.reader is not None, "only called where the capabilities say readable"
-        certificates = Certificates(
-            authority=settings.certificate, client=settings.client_certificate, client_key=settings.client_key
-        )
-        return cls(backend, settings.reader, certificates)
+        return cls(backend, settings.reader, certificates_of(settings))
 
     def place(self, path: str) -> str:
         """Where a path is, fit to be shown."""

@@ -10,13 +10,14 @@ import msgspec
 from tracebridge.sink import Receipt
 from tracebridge.span import Span
 from tracebridge.version import installed_version
+from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, Semconv
 from tracebridge_otel.limit import cut_content, cut_texts, fits, within
 from tracebridge_otel.mapping import to_wire
 from tracebridge_otel.openinference import openinference_attributes
 from tracebridge_otlp.encoding import encode_span, join
 from tracebridge_otlp.grpc_transport import GrpcTransport
-from tracebridge_otlp.http_transport import Certificates, HttpTransport
+from tracebridge_otlp.http_transport import HttpTransport
 from tracebridge_otlp.wire import Attributes, WireScope
 
 
@@ -108,16 +109,13 @@ class OtelSink:
 def open_transport(settings: OtelSettings) -> Transport:
     """Open the transport that the settings name."""
     headers = {name: value.reveal() for name, value in settings.headers.items()}
-    certificates = Certificates(
-        authority=settings.certificate, client=settings.client_certificate, client_key=settings.client_key
-    )
     transport = GrpcTransport if settings.protocol == "grpc" else HttpTransport
     return transport(
         settings.url,
         headers=headers,
         timeout_s=settings.timeout_s,
         compression=settings.compression,
-        certificates=certificates,
+        certificates=certificates_of(settings),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.config import Settings, SinkSettings
-from tracebridge.errors import BackendError
+from tracebridge.errors import BackendError, IncompleteAnswerError
 from tracebridge.policy import Policy
 from tracebridge.sink import Capabilities, Outcome, Query, Receipt
 from tracebridge.span import Span
@@ -150,6 +150,32 @@ class FileReader:
 
     def close(self) -> None:
         return
+
+
+class PartialBackend(FileBackend):
+    """Shows one session only in part, and says so; its ids it shows, if `tells_ids`."""
+
+    def __init__(self, session_id: str, *, tells_ids: bool) -> None:
+        super().__init__()
+        self._session_id = session_id
+        self._tells_ids = tells_ids
+
+    def open_reader(self, settings: msgspec.Struct) -> _PartialReader:
+        assert isinstance(settings, FileSettings)
+        return _PartialReader(settings.path, self._session_id, tells_ids=self._tells_ids)
+
+
+class _PartialReader(FileReader):
+    def __init__(self, path: Path, session_id: str, *, tells_ids: bool) -> None:
+        super().__init__(path)
+        self._session_id = session_id
+        self._tells_ids = tells_ids
+
+    def read(self, query: Query) -> Iterator[Span]:
+        for span in super().read(query):
+            if span.session_id == self._session_id and not (query.ids_only and self._tells_ids):
+                raise IncompleteAnswerError("only a part of it is shown; raise the limit")
+            yield span
 
 
 def _whole_lines(content: bytes) -> list[bytes]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 
 import pytest
 
+from tests.waiting import until
 from tracebridge.delivery.senders import Senders
 from tracebridge.sink import Outcome, Receipt
 
@@ -30,10 +30,7 @@ def test_its_threads_end_when_it_is_closed_or_forgotten(closed: bool) -> None:
         senders.close()
     del senders
     gc.collect()
-    deadline = time.monotonic() + 10
-    while threads(name):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not threads(name), "its threads end")
 
 
 def test_what_a_sink_raises_is_the_requests_own() -> None:

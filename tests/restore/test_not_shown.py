@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, settings_for
+from tests.delivery.file_backend import FileBackend, PartialBackend, settings_for
 from tests.delivery.rig import LONG_AGO, session_lines
 from tests.restore.sending import Shelf, write_journal
-from tracebridge.errors import IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.restore import Restoration
-from tracebridge.sink import Query
-from tracebridge.span import Span
 
 HIDDEN = "What came late is found by its trace alone."
-
-
-class PartialBackend(FileBackend):
-    """Shows session `b` only in part, and says so."""
-
-    def open_reader(self, settings: msgspec.Struct) -> PartialReader:
-        assert isinstance(settings, FileSettings)
-        return PartialReader(settings.path)
-
-
-class PartialReader(FileReader):
-    def read(self, query: Query) -> Iterator[Span]:
-        for span in super().read(query):
-            if span.session_id == "b" and not query.ids_only:
-                raise IncompleteAnswerError("only a part of it is shown; raise the limit")
-            yield span
 
 
 def shelf_of(tmp_path: Path, backend: FileBackend) -> Shelf:
@@ -51,7 +30,7 @@ def told(restored: Restoration) -> tuple[int, list[str]]:
 
 
 def test_a_session_that_is_shown_in_part_is_left_out_and_told_and_the_others_are_restored(tmp_path: Path) -> None:
-    restored = shelf_of(tmp_path, PartialBackend()).restore(tmp_path / "new")
+    restored = shelf_of(tmp_path, PartialBackend("b", tells_ids=True)).restore(tmp_path / "new")
     assert told(restored) == (2, ["a", "c"])
     assert (restored.trouble, restored.left) == ("only a part of it is shown; raise the limit", 1)
     assert not layout.session_folder(tmp_path / "new", "b").exists()

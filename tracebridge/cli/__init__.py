@@ -30,7 +30,7 @@ from tracebridge.cli import (
     validations,
 )
 from tracebridge.errors import TracebridgeError
-from tracebridge.version import installed_version
+from tracebridge.version import own_version
 
 _DESCRIPTION = """\
 Records what an LLM agent does as JSONL, delivers it to LangFuse and OpenTelemetry, and proves that it arrived.
@@ -83,7 +83,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"tracebridge {installed_version() or '(a checkout that is not installed)'}")
+        print(f"tracebridge {own_version()}")
         parser.exit()
 
 

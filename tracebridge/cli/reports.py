@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracebridge.errors import TracebridgeError
-from tracebridge.version import installed_version
+from tracebridge.version import own_version
 
 if TYPE_CHECKING:
     from tracebridge.config import SinkSettings
@@ -63,7 +63,7 @@ def write_reports(
     report = Report(
         sinks=tuple(sink_report(sink, trace_dir, verdict) for sink, verdict in validated),
         command=arguments.line,
-        version=installed_version() or "(a checkout that is not installed)",
+        version=own_version(),
         made_ns=time.time_ns(),
     )
     if arguments.html is not None:

@@ -35,8 +35,7 @@ def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSes
     portion = Portion.of(state, target, policy)
     for journal in recorded(state):
         began_ns = began_ns_of(journal.events) if portion.takes(journal) else None
-        size = journal.size
-        if began_ns is not None and size:  # else it was removed meanwhile, because every sink has it
+        if began_ns is not None and (size := journal.size):  # 0 if it was removed meanwhile, as every sink has it
             yield OwedSession(journal.number, journal.folder.name, began_ns, size)
 
 
