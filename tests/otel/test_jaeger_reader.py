@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import socket
 
-import httpx
 import msgspec
 import pytest
 
+from tests.otel.every_reader import EveryReader
 from tests.otel.test_law import deliver, exact, read, settings_for
 from tests.otlp.scripted_server import answering, http_answer, scripted_server
 from tracebridge.devserver import DevServer
@@ -15,8 +15,6 @@ from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge.testing import Fault
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
-from tracebridge_otlp.encoding import encode_span, join
-from tracebridge_otlp.wire import WireScope, WireSpan
 
 SECOND = 1_000_000_000
 START = 1_770_000_000 * SECOND
@@ -40,6 +38,12 @@ def turn(number: int, session_id: str = "s", start_ns: int | None = None, trace:
 @pytest.fixture
 def settings(devserver: DevServer) -> OtelSettings:
     return settings_for(devserver, "http/protobuf")
+
+
+class TestJaeger(EveryReader):
+    @pytest.fixture
+    def one(self) -> Span:
+        return turn(1)
 
 
 def test_a_session_is_read_without_other_sessions(settings: OtelSettings) -> None:
@@ -102,31 +106,6 @@ def test_a_trace_that_reaches_over_two_windows_is_read_once(settings: OtelSettin
     others = [turn(1_000 + number, start_ns=START + number * 1_000) for number in range(300)]
     deliver(settings, long + others)
     assert exact(read(settings, EVERYTHING), settings) == exact(long + others, settings)
-
-
-def test_a_span_that_is_stored_twice_is_read_twice(settings: OtelSettings) -> None:
-    for _ in range(2):
-        deliver(settings, [turn(1)])
-    assert len(read(settings, Query(trace_ids=(turn(1).trace_id,)))) == 2
-    assert len(read(settings, Query(session_id="s"))) == 2
-
-
-def test_what_is_not_there_is_nothing_and_no_error(settings: OtelSettings) -> None:
-    assert read(settings, Query(trace_ids=("1" * 32,))) == []
-    assert read(settings, Query(session_id="nobody")) == []
-
-
-def test_a_foreign_span_in_a_sessions_trace_is_read_with_it_and_without_our_mark(
-    settings: OtelSettings, devserver: DevServer
-) -> None:
-    deliver(settings, [turn(1)])
-    foreign = WireSpan(trace_id=turn(1).trace_id, span_id="f" * 16, name="GET /", start_ns=START, end_ns=START)
-    body = join([encode_span(foreign)], {"service.name": "tool-service"}, WireScope())
-    headers = {"content-type": "application/x-protobuf"}
-    httpx.post(f"{devserver.url}/v1/traces", content=body, headers=headers).raise_for_status()
-    marks = {span.span_id: span.fingerprint for span in read(settings, Query(trace_ids=(turn(1).trace_id,)))}
-    assert marks == {turn(1).span_id: "f1", "f" * 16: ""}
-    assert {span.span_id: span.fingerprint for span in read(settings, Query(session_id="s"))} == marks
 
 
 def test_ids_alone_are_read_with_the_mark(settings: OtelSettings) -> None:

@@ -6,9 +6,9 @@ import socket
 import time
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
+from tests.otel.every_reader import EveryReader
 from tests.otel.test_jaeger_reader import turn
 from tests.otel.test_law import deliver, exact, read
 from tests.otlp.scripted_server import answering, http_answer, scripted_server
@@ -20,8 +20,6 @@ from tracebridge.span import Span
 from tracebridge.testing import Fault
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.factory import sink_type
-from tracebridge_otlp.encoding import encode_span, join
-from tracebridge_otlp.wire import WireScope, WireSpan
 
 SECOND = 1_000_000_000
 START = (time.time_ns() // SECOND - 3_600) * SECOND
@@ -51,6 +49,12 @@ def server(finding: DevServer) -> DevServer:
 @pytest.fixture
 def settings(server: DevServer) -> OtelSettings:
     return reading(server.url)
+
+
+class TestTempo(EveryReader):
+    @pytest.fixture
+    def one(self) -> Span:
+        return at(1)
 
 
 def reading(url: str, headers: dict[str, Secret] | None = None) -> OtelSettings:
@@ -152,31 +156,6 @@ def test_a_trace_that_reaches_over_two_windows_is_read_once(settings: OtelSettin
     others = [at(1_000 + number, after_ns=number * SECOND) for number in range(300)]
     deliver(settings, long + others)
     assert exact(read(settings, AN_HOUR), settings) == exact(long + others, settings)
-
-
-def test_a_span_that_is_stored_twice_is_read_twice(settings: OtelSettings) -> None:
-    for _ in range(2):
-        deliver(settings, [at(1)])
-    assert len(read(settings, Query(trace_ids=(at(1).trace_id,)))) == 2
-    assert len(read(settings, Query(session_id="s"))) == 2
-
-
-def test_what_is_not_there_is_nothing_and_no_error(settings: OtelSettings) -> None:
-    assert read(settings, NOBODYS) == []
-    assert read(settings, Query(session_id="nobody")) == []
-
-
-def test_a_foreign_span_in_a_sessions_trace_is_read_with_it_and_without_our_mark(
-    settings: OtelSettings, server: DevServer
-) -> None:
-    deliver(settings, [at(1)])
-    foreign = WireSpan(trace_id=at(1).trace_id, span_id="f" * 16, name="GET /", start_ns=START, end_ns=START)
-    body = join([encode_span(foreign)], {"service.name": "tool-service"}, WireScope())
-    headers = {"content-type": "application/x-protobuf"}
-    httpx.post(f"{server.url}/v1/traces", content=body, headers=headers).raise_for_status()
-    marks = {span.span_id: span.fingerprint for span in read(settings, Query(trace_ids=(at(1).trace_id,)))}
-    assert marks == {at(1).span_id: "f1", "f" * 16: ""}
-    assert {span.span_id: span.fingerprint for span in read(settings, Query(session_id="s"))} == marks
 
 
 def test_what_was_old_when_it_came_is_found_by_its_trace_and_not_by_a_search() -> None:
