@@ -30,8 +30,13 @@ MODEL = {
 ALLOWED_OF_OURS = {
     "adapters/tracebridge_langfuse": MODEL | {"tracebridge_otlp", "tracebridge.jitter"},
     "adapters/tracebridge_otel": MODEL | {"tracebridge_otlp", "tracebridge.version"},
-    "adapters/tracebridge_otlp": MODEL,
-    "tracebridge/devserver": {"tracebridge.errors", "tracebridge.testing.faults", "tracebridge.testing.faulty"},
+    "adapters/tracebridge_otlp": MODEL | {"tracebridge.threads"},
+    "tracebridge/devserver": {
+        "tracebridge.errors",
+        "tracebridge.testing.faults",
+        "tracebridge.testing.faulty",
+        "tracebridge.threads",
+    },
 }
 
 # what each part may import of the packages that carry a protocol

@@ -157,7 +157,8 @@ def journal_events(folder: Path) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for file in sorted(folder.glob("session-*/events.jsonl")):
         events = [json.loads(line) for line in file.read_text("utf-8").split("\n") if _is_json(line)]
-        found[events[0]["session_id"]] = events
+        if events:  # else it was made just now
+            found[events[0]["session_id"]] = events
     return found
 
 

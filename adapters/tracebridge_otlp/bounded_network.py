@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import httpcore
 
+from tracebridge.threads import BackgroundThread
+
 Resolver = Callable[[str, int], list[str]]
 """Gives the addresses of a host, the best first, and raises OSError or UnicodeError if there are none."""
 
@@ -79,7 +81,7 @@ class BoundedNetwork(httpcore.NetworkBackend):
                 answers.put(error)
 
         try:
-            threading.Thread(target=look_up, name="tracebridge-resolve", daemon=True).start()
+            BackgroundThread(target=look_up, name="tracebridge-resolve").start()
         except RuntimeError:
             # no thread can be started any more while the interpreter exits
             look_up()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import httpx
 import msgspec
 
 from tracebridge.diagnosis import Check
+from tracebridge.threads import BackgroundThread
 from tracebridge_otlp.answer import Answer, error_words, http_date, message_in, shortened
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 
@@ -189,7 +189,7 @@ def _addresses(host: str, port: int, timeout_s: float) -> list[str]:
         except Exception as error:
             answers.put(error)
 
-    threading.Thread(target=look_up, name="tracebridge-resolve", daemon=True).start()
+    BackgroundThread(target=look_up, name="tracebridge-resolve").start()
     try:
         answer = answers.get(timeout=timeout_s)
     except Empty:

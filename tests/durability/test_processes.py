@@ -125,6 +125,10 @@ def spans_owed(workplace: Workplace) -> int:
     return sum(counts[kind] for kind in ("session.start", "turn.start", "thinking"))
 
 
+def ended_sessions(workplace: Workplace) -> int:
+    return event_counts(workplace.trace_dir)["session.end"]
+
+
 def assert_everything_is_delivered_once(workplace: Workplace, seconds: float = 30.0) -> None:
     """Both backends keep each copy of what they are sent, and the journal can be restored from either."""
     for sink in SINKS:
@@ -301,7 +305,7 @@ def test_over_grpc_forked_children_have_a_new_process_ship_when_their_parent_is_
         until(lambda: "gRPC cannot be used in this process" in gunicorn.errors.read_text(), "a child has seen it")
         # each of them records once more, and then it is a process of its own that ships it
         os.killpg(gunicorn.process.pid, signal.SIGTERM)
-        until(lambda: len(journal_events(workplace.trace_dir)) == 2 + 3 * 2 * 3 + 3, "the last words are there")
+        until(lambda: ended_sessions(workplace) == 2 + 3 * 2 * 3 + 3, "the last words are there")
         assert_everything_is_delivered_once(workplace)
     process = process_lock(workplace.trace_dir).holder()
     assert process

@@ -21,6 +21,7 @@ from tracebridge.cli.delivery import (
     say_how_to_go_on,
 )
 from tracebridge.cli.times import duration, share
+from tracebridge.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from tracebridge.config import Settings
@@ -188,7 +189,7 @@ def _keep_log_short(stopping: threading.Event) -> None:
             bound_log()
 
     bound_log()
-    threading.Thread(target=keep, name="tracebridge-log", daemon=True).start()
+    BackgroundThread(target=keep, name="tracebridge-log").start()
 
 
 def _names(settings: Settings) -> str:

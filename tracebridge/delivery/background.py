@@ -22,6 +22,7 @@ from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
 from tracebridge.errors import ForkedError, MissingExtraError, PassingStateError, StateError, TracebridgeError
 from tracebridge.journal import layout
+from tracebridge.threads import BackgroundThread
 
 LOCK_RETRY_S: Final = 0.25
 """How often a shipper that finds its sink taken by another process asks again, in seconds."""
@@ -174,7 +175,7 @@ class _Lane:
         self._was_replaced = False
         self._backoff = Backoff()
         self._told = ""
-        self._thread = threading.Thread(target=self._run, name=f"tracebridge-{sink.name}", daemon=True)
+        self._thread = BackgroundThread(target=self._run, name=f"tracebridge-{sink.name}")
 
     def start(self) -> None:
         self._thread.start()

@@ -22,6 +22,7 @@ from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.lock import process_lock
 from tracebridge.errors import TracebridgeError
 from tracebridge.journal import layout
+from tracebridge.threads import BackgroundThread
 
 PYTHON_PATH_VARIABLE: Final = "TRACEBRIDGE_PYTHON_PATH"
 """The environment variable that tells the process where the agent imports from, however it came to that."""
@@ -126,7 +127,7 @@ class DetachedShipper:
                 start_new_session=True,
             )
             # a thread, because what is started goes on in a process of its own, and this one must not be left a zombie
-            threading.Thread(target=self._attend, args=(process,), name="tracebridge-start", daemon=True).start()
+            BackgroundThread(target=self._attend, args=(process,), name="tracebridge-start").start()
             theirs.close()
             ours.settimeout(_HAND_OVER_S)
             # a process that has ended already must not cost the agent a SIGPIPE

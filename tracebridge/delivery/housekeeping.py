@@ -20,6 +20,7 @@ from tracebridge.delivery.switched_off import mark_switched_off, still_owed
 from tracebridge.errors import TracebridgeError
 from tracebridge.journal import layout
 from tracebridge.journal.spooled import SpooledLog
+from tracebridge.threads import BackgroundThread
 
 LONGEST_PAUSE_S: Final = 60.0
 """How long a spool is left alone between two passes, at most, in seconds."""
@@ -43,7 +44,7 @@ class Housekeeping:
         self.passes = 0
         """How often the spool was gone through."""
         self._pause_s = max(_SHORTEST_PAUSE_S, min(LONGEST_PAUSE_S, settings.spool_keep / 10))
-        self._thread = threading.Thread(target=self._run, name="tracebridge-housekeeping", daemon=True)
+        self._thread = BackgroundThread(target=self._run, name="tracebridge-housekeeping")
 
     def start(self) -> None:
         """Begin."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 
 from tracebridge.sink import Receipt
+from tracebridge.threads import BackgroundThread
 
 _Task = tuple[Callable[[bytes], Receipt], bytes, "Future[Receipt]"]
 _Tasks = SimpleQueue[_Task | None]
@@ -29,7 +29,7 @@ class Senders:
         self._end = weakref.finalize(self, _end, self._tasks, count)
         self._end.atexit = False
         for number in range(count):
-            threading.Thread(target=_work, args=(self._tasks,), name=f"{name}-{number}", daemon=True).start()
+            BackgroundThread(target=_work, args=(self._tasks,), name=f"{name}-{number}").start()
 
     def submit(self, deliver: Callable[[bytes], Receipt], request: bytes) -> Future[Receipt]:
         """Send `request` once a thread is free."""

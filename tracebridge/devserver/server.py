@@ -23,6 +23,7 @@ from tracebridge.devserver.store import Store
 from tracebridge.devserver.tempo_api import Tempo
 from tracebridge.testing.faults import Faults
 from tracebridge.testing.faulty import RequestCounts, TransportProtocol
+from tracebridge.threads import BackgroundThread
 
 PUBLIC_KEY = "pk-lf-dev"
 SECRET_KEY = "sk-lf-dev"
@@ -71,7 +72,7 @@ class DevServer:
             tempo=tempo,
         )
         self._backend: _Backend | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: BackgroundThread | None = None
 
     @property
     def url(self) -> str:
@@ -108,7 +109,7 @@ class DevServer:
         """Start and return once it accepts connections."""
         started = threading.Event()
         self._backend = _Backend(self._settings, self.faults, self._counts, started.set)
-        self._thread = threading.Thread(target=self._backend.run, name="tracebridge-devserver", daemon=True)
+        self._thread = BackgroundThread(target=self._backend.run, name="tracebridge-devserver")
         self._thread.start()
         if not started.wait(_START_TIMEOUT_S):
             self.stop()

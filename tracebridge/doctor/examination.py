@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
@@ -14,6 +13,7 @@ from tracebridge.config import SinkSettings
 from tracebridge.diagnosis import Check, Diagnostic
 from tracebridge.doctor.probe import probe
 from tracebridge.errors import MissingExtraError, TracebridgeError
+from tracebridge.threads import BackgroundThread
 
 _GRACE_S: Final = 1.0
 """So much longer than it was given a sink may take, before it is left alone."""
@@ -64,7 +64,7 @@ def examine_sink(sink: SinkSettings, timeout_s: float, *, with_probe: bool = Tru
         found.put(None)
 
     # a plug-in that hangs is left behind: a daemon thread keeps no process from its end
-    threading.Thread(target=examine, name=f"tracebridge-doctor-{sink.name}", daemon=True).start()
+    BackgroundThread(target=examine, name=f"tracebridge-doctor-{sink.name}").start()
     endpoint, checks = _gathered(found, timeout_s)
     return Examination(subject=sink.name, endpoint=endpoint, checks=tuple(checks))
 

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from tracebridge.errors import TracebridgeError
 from tracebridge.testing.faults import Faults
 from tracebridge.testing.faulty import FaultyApp, RequestCounts, TransportProtocol
+from tracebridge.threads import BackgroundThread
 
 _START_TIMEOUT_S: Final = 10.0
 
@@ -47,7 +48,7 @@ class FaultyServer:
         self._server = _Server(config, self._started)
         # the protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only where it is
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._thread = threading.Thread(target=self._run, name="tracebridge-faulty-server", daemon=True)
+        self._thread = BackgroundThread(target=self._run, name="tracebridge-faulty-server")
 
     @property
     def url(self) -> str:

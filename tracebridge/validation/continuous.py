@@ -18,6 +18,7 @@ from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
+from tracebridge.threads import BackgroundThread
 from tracebridge.validation.comparison import Comparison
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
@@ -36,7 +37,7 @@ class ContinuousValidation:
         self._sample = sample
         self._stopping = threading.Event()
         self._said: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._run, name="tracebridge-validation", daemon=True)
+        self._thread = BackgroundThread(target=self._run, name="tracebridge-validation")
 
     def start(self) -> None:
         """Begin."""
