@@ -7,15 +7,28 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import Run
+from tests.delivery.file_backend import FileBackend, FileSink, settings_for, stored
+from tests.delivery.rig import write_session
 from tests.workplace import ROOT, Workplace, both, event_counts, journal_events, otel
+from tracebridge.cli.delivery import deliver_all
 from tracebridge.devserver import DevServer
+from tracebridge.errors import MissingExtraError
 from tracebridge.journal import layout
 from tracebridge.testing import Fault
+from tracebridge.testing.contract.io_watch import io_of_this_thread
 
 HAND_WRITTEN = ROOT / "tests" / "data" / "legacy"
+
+
+class UninstalledBackend(FileBackend):
+    """The packages that it needs are not there."""
+
+    def open_sink(self, settings: msgspec.Struct) -> FileSink:
+        raise MissingExtraError("its packages are missing: pip install 'tracebridge[file]'")
 
 
 @pytest.fixture
@@ -209,3 +222,28 @@ def test_without_a_sink_there_is_nothing_to_ship_and_nothing_wrong(run: Run) -> 
     assert (ran.code, ran.err) == (0, "")
     assert "nothing to deliver" in ran.out
     assert run("ship", "--json").out == "[]\n"
+
+
+def test_while_everything_is_delivered_nobody_counts_what_is_left(tmp_path: Path) -> None:
+    """Counting reads the journals once more, again and again, and keeps the threads that ship from their work."""
+    settings = settings_for(tmp_path / "traces", FileBackend(max_request_spans=2), tmp_path / "sink")
+    for name in "abc":
+        write_session(settings.trace_dir, name)
+    with io_of_this_thread() as seen:
+        # half a second between two requests, which is how long the command waits between two looks
+        (delivered,) = deliver_all(settings, 60.0, max_rps=6)
+    assert (delivered.left, delivered.trouble) == (0, "")
+    assert len(stored(tmp_path / "sink")) == delivered.spans > 12
+    assert not [event for event in seen if "events.jsonl" in event]
+
+
+def test_what_a_sink_leaves_that_cannot_work_is_counted_once_the_others_have_everything(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "traces", FileBackend(), tmp_path / "fine")
+    (sink,) = settings.sinks
+    missing = msgspec.structs.replace(sink, name="missing", sink_type=UninstalledBackend())
+    settings = msgspec.structs.replace(settings, sinks=(sink, missing))
+    write_session(settings.trace_dir, "a")
+    taken, left = deliver_all(settings, 60.0)
+    assert (taken.left, taken.spans) == (0, len(stored(tmp_path / "fine")))
+    assert left.left == event_counts(settings.trace_dir).total()
+    assert "pip install" in left.trouble

@@ -109,16 +109,16 @@ def deliver_all(
 def _deliver(settings: Settings, shipper: BackgroundShipper, patience_s: float, bar: Bar) -> bool:
     """Wait until everything is delivered, or nothing more will be; whether something is left."""
     total, moved_at, confirmed = 0, time.monotonic(), -1
-    while _flush(shipper):
+    while not _catches_up(shipper):
         pending = shipper.pending_bytes()
         total = max(total, pending)
         bar.update(total - pending, total)
         now_confirmed = _confirmed(settings)
         if now_confirmed != confirmed:
             confirmed, moved_at = now_confirmed, time.monotonic()
-        elif time.monotonic() - moved_at > patience_s or shipper.is_hopeless():
+        elif time.monotonic() - moved_at > patience_s:
             return True
-    return False
+    return shipper.is_behind()
 
 
 def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict[str, Left]) -> Delivered:
@@ -139,13 +139,13 @@ def _delivered(state: State, was: _Before, troubles: dict[str, str], lefts: dict
     )
 
 
-def _flush(shipper: BackgroundShipper) -> int:
+def _catches_up(shipper: BackgroundShipper) -> bool:
     began = time.monotonic()
-    left = shipper.flush(_LOOK_EVERY_S)
-    if left:
-        # a sink that cannot work is not waited for
-        time.sleep(max(0.0, began + _LOOK_EVERY_S - time.monotonic()))
-    return left
+    if shipper.catches_up(_LOOK_EVERY_S):
+        return True
+    # sinks in trouble are not waited for
+    time.sleep(max(0.0, began + _LOOK_EVERY_S - time.monotonic()))
+    return False
 
 
 def exit_code_of(delivered: list[Delivered]) -> int:

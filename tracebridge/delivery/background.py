@@ -134,9 +134,9 @@ class BackgroundShipper:
         """By sink, how many events it has not taken, if it has not caught up since it was last asked to."""
         return {lane.name: lane.left(None).events for lane in self._lanes}
 
-    def is_hopeless(self) -> bool:
-        """Whether none of the sinks that have not caught up can work before somebody installs or moves something."""
-        return all(lane.is_hopeless for lane in self._lanes if lane.is_behind())
+    def is_behind(self) -> bool:
+        """Whether a sink has not caught up since it was last asked to."""
+        return any(lane.is_behind() for lane in self._lanes)
 
     def pending_bytes(self) -> int:
         """How many bytes of journals some sink has not read yet, as far as is known."""
