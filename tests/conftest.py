@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.examples import examples
+from tests.waiting import grace_s
+from tracebridge.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from tracebridge.devserver import DevServer
@@ -20,6 +24,18 @@ settings.register_profile(
     "default", max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_outlives_its_test() -> Iterator[None]:
+    """What is asked to stop stops soon, and until then it may still log, which is no business of the next test's."""
+    before = threading.enumerate()
+    yield
+    deadline = time.monotonic() + grace_s()
+    for thread in threading.enumerate():
+        # one that a test has left hanging stays so
+        if isinstance(thread, BackgroundThread) and thread not in before:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def test_a_kept_journal_stays(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     kept = Housekeeping(msgspec.structs.replace(rig.settings, spool_keep=0.0), FullSpeed())
     kept.start()
-    kept.join(5)
+    kept.join(50)
     assert len(list(layout.session_folders(rig.trace_dir))) == 1
 
 
@@ -55,7 +55,7 @@ def test_a_spool_keeps_a_session_for_as_long_as_it_is_told_to(rig: Rig) -> None:
     tidying.start()
     until(lambda: tidying.passes > 0, "it has looked")
     tidying.ask_to_stop()
-    tidying.join(5)
+    tidying.join(50)
     assert len(list(layout.session_folders(rig.trace_dir))) == 1
 
 
@@ -101,7 +101,7 @@ def test_what_is_switched_off_with_work_pending_is_named_at_the_start(
     write_session(rig.trace_dir, "b")
     off = Housekeeping(Settings(trace_dir=rig.trace_dir), FullSpeed())
     off.start()
-    off.join(5)
+    off.join(50)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(
         f"sink file ({rig.file}) is switched off and is still owed 1 sessions, and 0 events in flight"
@@ -119,10 +119,10 @@ def test_two_do_not_tidy_up_the_same_folder_and_the_second_takes_over(rig: Rig) 
     until(lambda: first.passes > passes, "the first one goes on")
     assert second.passes == 0
     first.ask_to_stop()
-    first.join(5)
+    first.join(50)
     until(lambda: second.passes > 0, "the second one has taken over")
     second.ask_to_stop()
-    second.join(5)
+    second.join(50)
 
 
 def test_it_goes_on_after_the_state_was_deleted_under_it(rig: Rig) -> None:
@@ -135,4 +135,4 @@ def test_it_goes_on_after_the_state_was_deleted_under_it(rig: Rig) -> None:
     rig.ship()
     until(lambda: not list(layout.session_folders(rig.trace_dir)), "the spool is empty")
     tidying.ask_to_stop()
-    tidying.join(5)
+    tidying.join(50)

@@ -289,7 +289,7 @@ def test_a_plug_in_that_cannot_be_loaded_is_named_and_costs_the_others_nothing(
     tracer = Tracer(configuration)
     assert words in caplog.text
     record(tracer, "first")
-    assert tracer.flush(10) == 0
+    assert tracer.flush(50) == 0
     tracer.shutdown()
     assert len(stored(tmp_path / "good")) == SPANS
     for command in (["config", "check"], ["status"], ["ship"]):
@@ -307,7 +307,7 @@ def test_a_spool_deletes_nothing_that_a_defective_plug_in_may_be_owed(tmp_path: 
     install(site, "file-sink", {"broken": "file_plug_in:SINK"}, {"file_plug_in": DOES_NOT_IMPORT})
     tracer = Tracer(yaml_in(tmp_path, keep=False, type="broken"))
     record(tracer, "first")
-    assert tracer.flush(10) == 0
+    assert tracer.flush(50) == 0
     tracer.shutdown()
     removal = Removal(tracer.settings)
     removed = removal.remove_older_than(0.0)

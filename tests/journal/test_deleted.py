@@ -189,7 +189,7 @@ def test_a_forked_child_leaves_the_deleted_file_to_its_parent(journal: Journal, 
 
     child = multiprocessing.get_context("fork").Process(target=write)
     child.start()
-    child.join(10)
+    child.join(50)
     assert child.exitcode == 0
     assert numbers(trace_dir) == [2]
     journal.close()
@@ -207,7 +207,7 @@ os.closerange(3, 100)
 assert journal.append("s", b'{"n":1}\\n')
 assert not journal.trouble.counts
 """
-    subprocess.run([sys.executable, "-c", program, str(trace_dir)], check=True, env=environment(), timeout=20)
+    subprocess.run([sys.executable, "-c", program, str(trace_dir)], check=True, env=environment(), timeout=50)
     assert numbers(trace_dir) == [0, 1]
 
 
@@ -222,7 +222,7 @@ session.log_thinking("the last one")
 
 
 def test_the_end_of_the_process_brings_back_what_a_session_that_is_still_open_wrote(trace_dir: Path) -> None:
-    subprocess.run([sys.executable, "-c", AT_EXIT, str(trace_dir)], check=True, env=environment(), timeout=20)
+    subprocess.run([sys.executable, "-c", AT_EXIT, str(trace_dir)], check=True, env=environment(), timeout=50)
     assert [event["event_type"] for event in read(trace_dir)] == ["session.start", "thinking"]
 
 
@@ -296,9 +296,9 @@ def test_processes_lose_no_event_that_is_younger_than_the_last_look_while_the_fo
     for driver in drivers:
         driver.start()
     doomed: list[int] = []
-    deadline = time.monotonic() + 3.5
+    long_enough = time.monotonic() + 3.5
     removed = 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < long_enough or removed < 3:
         stop.wait(0.1)
         if path_of(trace_dir).exists():
             doomed.append(os.open(path_of(trace_dir), os.O_RDONLY))
@@ -306,10 +306,10 @@ def test_processes_lose_no_event_that_is_younger_than_the_last_look_while_the_fo
             removed += 1
     stop.set()
     for driver in drivers:
-        driver.join(10)
+        driver.join(50)
     written = []
     for writer in writers:
-        out, _ = writer.communicate(timeout=20)
+        out, _ = writer.communicate(timeout=50)
         written.append(json.loads(out))
     assert [entry[0] for entry in written] == [True] * 3
     assert [entry[2] for entry in written] == [{}] * 3
@@ -322,7 +322,6 @@ def test_processes_lose_no_event_that_is_younger_than_the_last_look_while_the_fo
         events = [(event["by"], event["n"]) for event in map(json.loads, texts)]
         assert len(events) == len(set(events)), "a line came over twice"
         seen.update(events)
-    assert removed >= 3
     # each event was in some file, and what was in the last one of them is there
     assert set(seen) | final == {(by, n) for by, entry in enumerate(written) for n in range(entry[1])}
     assert final, "the last events came back"

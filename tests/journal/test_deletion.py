@@ -126,7 +126,7 @@ def test_writers_that_come_back_while_a_session_is_removed_again_and_again_lose_
                 continue  # its size was asked for just as a writer had not made it yet
         if times >= REMOVALS:
             enough.set()
-    counts = [written.get(timeout=20) for _ in writers]
+    counts = [written.get(timeout=50) for _ in writers]
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0

@@ -201,7 +201,7 @@ def test_an_agent_on_a_dead_network_file_system_goes_on_at_once_and_says_so_once
         text=True,
         check=True,
         env=environment(),
-        timeout=20,
+        timeout=50,
     )
     assert done.stdout.strip() == '{"trace_dir: UnsupportedFileSystemError": 3}'
     assert done.stderr.count("\n") == 1
@@ -228,7 +228,7 @@ def test_a_command_on_a_network_file_system_ends_with_2_and_says_so(
         text=True,
         check=False,
         env=environment(),
-        timeout=20,
+        timeout=50,
     )
     assert done.returncode == 2, done.stderr
     assert "is on fuse.sshfs" in done.stderr

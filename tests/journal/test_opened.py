@@ -129,7 +129,7 @@ def test_a_writer_that_waits_while_the_log_is_replaced_writes_into_the_new_one(t
         writer.start()
         path.unlink()
         path.write_bytes(b"session-kept\n")
-    writer.join(5)
+    writer.join(50)
     assert log.tail().names == ["session-kept", "session-b"]
 
 
@@ -237,7 +237,7 @@ def test_a_reader_that_looks_around_at_each_new_log_misses_no_name_while_writers
     known: set[str] = set()
     others = 0
     position = log.tail().position
-    deadline = time.monotonic() + 3
+    long_enough = time.monotonic() + 3
 
     def start(number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), str(number)], env=environment())
@@ -254,23 +254,21 @@ def test_a_reader_that_looks_around_at_each_new_log_misses_no_name_while_writers
     writers = [start(number) for number in range(3)]
     started = 3
     try:
-        while time.monotonic() < deadline:
+        while time.monotonic() < long_enough or others <= 5 or started <= 3:
             for _ in range(20):
                 look()
             if len(known) > 100 * started:
                 victim = writers.pop(0)
                 victim.send_signal(signal.SIGKILL)
-                victim.wait(10)
+                victim.wait(50)
                 writers.append(start(started))
                 started += 1
     finally:
         for writer in writers:
             writer.kill()
-            writer.wait(10)
+            writer.wait(50)
     look()
     written = {path.name for path in tmp_path.glob("session-*")}
-    assert others > 5
-    assert started > 3
     assert written <= known
     assert layout.opened_log(tmp_path).stat().st_size < 4000
     assert len(list(layout.state_folder(tmp_path).glob("opened.log.new-*"))) <= len(writers)

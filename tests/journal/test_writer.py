@@ -193,7 +193,7 @@ def test_a_file_that_is_deleted_while_its_lock_is_waited_for_is_created_again(jo
         time.sleep(0.02)  # the writer waits for the lock, or will find the file gone: both are tested
         path.unlink()
         path.parent.rmdir()
-    writer.join(5)
+    writer.join(50)
     assert [event["n"] for event in read(journal, "s")] == [1]
 
 

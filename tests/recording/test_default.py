@@ -20,7 +20,7 @@ def run(code: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[
         env=environment | {"PYTHONPATH": str(ROOT)} | environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
 
