@@ -23,6 +23,8 @@ _LARGEST_SUMMAND: Final = _LARGEST_COUNT // 2
 _LARGEST_COST: Final = 100_000.0
 _SUMMED_COSTS: Final = frozenset({"input", "output"})
 """If there are no others, the server adds their sum as the total."""
+_NAMES_OF_TOTAL: Final = ("total_cost", "totalCost", "total_usd", "total_cost_usd")
+"""What agents call the whole cost beside `total`, the one name that LangFuse knows it by."""
 _WHOLES: Final = frozenset({"input", "output", "total"})
 
 
@@ -95,14 +97,17 @@ def usage_of(named: UsageNames, rest: Mapping[str, Json], details: Mapping[str, 
 def cost_details(cost: Json) -> dict[str, float]:
     """LangFuse's costs in US dollars; what is no amount is left out.
 
-    A total is added where the server would not add it, and would show no cost at all.
+    A total is added where the server would not add it, and would show no cost at all. One that came under another name
+    is the total; as one of the parts it would count twice.
     """
     given = cost if isinstance(cost, dict) else {names.USAGE_TOTAL: cost}
     costs = {key: float(amount) for key, amount in given.items() if _is_amount(amount)}
-    if names.USAGE_TOTAL not in given and not costs.keys() <= _SUMMED_COSTS:
-        total = sum(costs.values())
-        if _is_amount(total):
-            costs[names.USAGE_TOTAL] = total
+    if names.USAGE_TOTAL in given or costs.keys() <= _SUMMED_COSTS:
+        return costs
+    named = next((key for key in _NAMES_OF_TOTAL if key in costs), None)
+    total = sum(costs.values()) if named is None else costs.pop(named)
+    if _is_amount(total):
+        costs[names.USAGE_TOTAL] = total
     return costs
 
 

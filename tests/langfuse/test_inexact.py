@@ -99,7 +99,10 @@ ODD: dict[str, list[Any]] = {
         {"prompt_tokens_details": {"cached_tokens": 4}, "prompt_tokens_details.cached_tokens": 5},
         {"prompt": 2**53 - 1, "completion": 2**53 - 1},
     ],
-    "cost": [None, 0.25, 1, -0.0, float("nan"), 1e-13, {}, {"input": 1}, {HALF_A_CHARACTER: 0.5}],
+    "cost": [
+        *(None, 0.25, 1, -0.0, float("nan"), 1e-13),
+        *({}, {"input": 1}, {HALF_A_CHARACTER: 0.5}, {"total_cost": 1.5, "x": 0.5}),
+    ],
     "status": ["unset", "ok", "error"],
     "error": [
         SpanError(message="boom", type="ValueError"),

@@ -112,6 +112,17 @@ def test_a_cost_that_is_given_is_the_cost(
     assert_reads_back(reader, sent)
 
 
+@pytest.mark.parametrize("whole", ["total_cost", "totalCost", "total_usd", "total_cost_usd"])
+def test_a_total_that_has_another_name_is_not_added_to_its_parts(
+    backend: DevServer, sink: LangfuseSink, reader: LangfuseReader, whole: str
+) -> None:
+    cost: Json = {"input_cost": 0.1, "output_cost": 0.2, whole: 0.3}
+    sent, row = shown(backend, sink, model="gpt-4o", usage={"prompt": 1_000, "completion": 1_000}, cost=cost)
+    assert row["costDetails"] == {"input_cost": 0.1, "output_cost": 0.2, "total": 0.3}
+    assert (row["inputCost"], row["outputCost"], row["totalCost"]) == (0.1, 0.2, 0.3)
+    assert_reads_back(reader, sent)
+
+
 def test_what_the_server_counts_and_prices_by_itself_is_no_difference(
     backend: DevServer, sink: LangfuseSink, reader: LangfuseReader
 ) -> None:
