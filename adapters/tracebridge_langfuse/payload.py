@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -11,6 +12,8 @@ from tracebridge_langfuse import exact
 
 _CONTAINERS: Final = ("{", "[")
 _SIGNS_OF_THE_UNSENDABLE: Final = ("\\ud", "NaN", "Infinity")
+_ESCAPED_HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_TOOL_NAMES: Final = ("name", "toolName")
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +29,16 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
 def payload_of(value: Json) -> Payload:
     """Write a value for people first: text as it is, everything else as JSON."""
+    payload = _payload(value)
+    if payload.text is None or _ESCAPED_HALF.search(payload.text) is None:
+        return payload
+    shown = _without_halves_of_names(value)
+    if exact.same(shown, value):
+        return payload
+    return msgspec.structs.replace(_payload(shown), complete=False)
+
+
+def _payload(value: Json) -> Payload:
     if value is None:
         return Payload(text=None)
     if value == "" and type(value) is str:
@@ -53,3 +66,39 @@ def value_of(text: str | None, *, inverted: bool = False) -> Json:
         return exact.decode(text)
     except ValueError:
         return text
+
+
+def _without_halves_of_names(value: Json) -> Json:
+    """`value` with U+FFFD for what would become half a character, over which the server loses whole requests.
+
+    The server looks for tools in inputs and outputs, also in texts that are JSON, and stores their names as they read
+    there: what was written as an escape is half a character then.
+    """
+    match value:
+        case str() if _ESCAPED_HALF.search(value):
+            read = value_of(value.lstrip())
+            if type(read) is str:
+                return value
+            clean = _without_halves_of_names(read)
+            if _names_half(read):
+                clean = exact.sendable(clean)
+            return value if exact.same(clean, read) else exact.encode(clean)
+        case list():
+            return [_without_halves_of_names(item) for item in value]
+        case dict():
+            return {key: _without_halves_of_names(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _names_half(value: Json) -> bool:
+    match value:
+        case list():
+            return any(map(_names_half, value))
+        case dict():
+            return any(
+                (key in _TOOL_NAMES and not exact.same(entry, exact.sendable(entry))) or _names_half(entry)
+                for key, entry in value.items()
+            )
+        case _:
+            return False

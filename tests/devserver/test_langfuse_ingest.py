@@ -402,6 +402,22 @@ def test_an_empty_trace_id_loses_the_export() -> None:
         observations(received_from_json(export(span(traceId=""))), NOW, NOW)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'[{"type": "tool_use", "name": "\ud83d", "input": {}}]',
+        r'{"tools": ["{\"name\": \"\\udc00\"}"]}',
+        r'{"content": [{"type": "tool-call", "toolName": "\ud83d"}]}',
+    ],
+)
+@pytest.mark.parametrize("field", ["input", "output"])
+def test_a_tool_that_is_named_by_half_a_character_loses_the_export(field: str, text: str) -> None:
+    with pytest.raises(UnstorableError, match="name of a tool"):
+        stored({f"langfuse.observation.{field}": text})
+    whole = text.replace(r"\ud83d", r"\ud83d\ude00").replace(r"\udc00", r"\u00fc")
+    assert getattr(stored({f"langfuse.observation.{field}": whole}), field) == whole
+
+
 @pytest.mark.parametrize(("body", "lone"), [(rb'["\ud83d\ude00"]', False), (rb'["\ud83d"]', True), (rb"[]", False)])
 def test_lone_surrogates_are_told_from_pairs(body: bytes, lone: bool) -> None:
     assert has_lone_surrogate(body, parse_json(body)) is lone

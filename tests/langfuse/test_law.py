@@ -28,6 +28,12 @@ from tracebridge_langfuse.reader import LangfuseReader
 from tracebridge_langfuse.sink import LangfuseSink
 
 HALF_A_CHARACTER = "\ud800"
+TOOLS_NAMED_BY_HALF_A_CHARACTER = (
+    '[{"type": "tool_use", "id": "1", "name": "a\\ud800", "input": {}}]',
+    ' {"messages": [], "tools": [{"function": {"name": "\\uDC00"}}]}',
+    '{"tool_calls": "[{\\"id\\": \\"1\\", \\"name\\": \\"\\\\ud83d\\", \\"arguments\\": \\"{}\\"}]"}',
+)
+"""Texts that the server reads as JSON, to index the tools in them by their names."""
 TAKEN_KEYS = (
     "tracebridge",
     "turn.number",
@@ -84,6 +90,7 @@ def hostile_values() -> st.SearchStrategy[Json]:
             "[NaN]",
             "[1",
             "\\ud800",
+            *TOOLS_NAMED_BY_HALF_A_CHARACTER,
         )
     )
     inner = st.lists(leaves | json_values(), max_size=2) | st.dictionaries(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from tests.langfuse.test_law import hostile_spans
+from tests.langfuse.test_law import TOOLS_NAMED_BY_HALF_A_CHARACTER, hostile_spans
+from tracebridge.event import Json
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
+from tracebridge_langfuse.exact import encode
 from tracebridge_langfuse.mapping import to_wire
 from tracebridge_langfuse.remainder import from_metadata
 from tracebridge_otlp.wire import WireStatus
@@ -263,3 +266,30 @@ def test_nothing_is_sent_over_which_the_server_loses_requests(any_span: Span) ->
         for text in value if isinstance(value, list) else [value]:
             assert isinstance(text, str | bool | int)
             str(text).encode()
+
+
+@pytest.mark.parametrize("text", TOOLS_NAMED_BY_HALF_A_CHARACTER)
+def test_no_text_that_the_server_reads_as_json_names_a_tool_by_half_a_character(text: str) -> None:
+    for value in (text, [text], {"tools": [text]}):
+        kept = remainder(input=value)["exact"]
+        shown = sent(input=value)["langfuse.observation.input"]
+        assert kept["input"] == value
+        assert "\ufffd" in shown
+        assert re.search(r"\\u[dD][89a-fA-F]", shown) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "half a \\ud83d",
+        ["half a \\ud83d"],
+        '{"whole": "\\ud83d\\ude00"}',
+        [{"arguments": '{"whole": "\\ud83d\\ude00"}'}],
+        '"\\ud83d"',
+        '{"name": "\\ud83d"',
+    ],
+)
+def test_an_escape_that_the_server_does_not_undo_stays(value: Json) -> None:
+    shown = sent(input=value)["langfuse.observation.input"]
+    assert shown == (value if type(value) is str else encode(value))
+    assert "exact" not in remainder(input=value)

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-from tracebridge.devserver.langfuse_tools import with_tools_moved
+from tracebridge.devserver.langfuse_tools import is_named_by_half_a_character, with_tools_moved
 from tracebridge.devserver.otlp import ReceivedSpan, UnstorableError, js_number, json_text
 from tracebridge.devserver.prices import Model, model_named, stored_cost, token_count
 from tracebridge.devserver.store import Observation
@@ -138,6 +138,8 @@ def observations(spans: Iterable[ReceivedSpan], now_ms: int, visible_ms: int) ->
         if not span.trace_id:
             raise UnstorableError("a trace id is empty")
         row = observation(span, now_ms, visible_ms)
+        if is_named_by_half_a_character(row.input) or is_named_by_half_a_character(row.output):
+            raise UnstorableError("the name of a tool holds half a surrogate pair")
         rows[row.trace_id, row.id, row.start_ms] = row
     if len({_month(row.start_ms) for row in rows.values()}) > _MOST_MONTHS:
         raise UnstorableError(f"spans of more than {_MOST_MONTHS} months in one insert")

@@ -1,8 +1,12 @@
-"""What Langfuse 4.16 does with tool definitions among the metadata: it moves them into the input. Without I/O."""
+"""What Langfuse 4.16 does with tools: it moves those of the metadata into the input, and indexes all by their names.
+
+Without I/O.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +14,8 @@ from tracebridge.devserver.otlp import json_text
 
 _KEY = "tools"
 _GENAI_DEFINITIONS = "gen_ai.tool.definitions"
+_NAMES = ("name", "toolName")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def with_tools_moved(source: Any, metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -30,6 +36,26 @@ def with_tools_moved(source: Any, metadata: Mapping[str, Any]) -> tuple[Any, dic
         return source, dict(metadata)
     merged = _merged(_parsed(source), tools)
     return (source, dict(metadata)) if merged is None else (json_text(merged), kept)
+
+
+def is_named_by_half_a_character(text: str | None) -> bool:
+    """Whether a tool in an input or output has half a surrogate pair in its name, which the database refuses.
+
+    Here any entry called as a tool's name counts, also in texts that are JSON themselves; Langfuse knows the places.
+    """
+    return text is not None and _names_half(text)
+
+
+def _names_half(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_names_half, value))
+    if isinstance(value, dict):
+        names = [value[key] for key in _NAMES if isinstance(value.get(key), str)]
+        return any(map(_HALF.search, names)) or any(map(_names_half, value.values()))
+    if not isinstance(value, str) or "\\u" not in value:
+        return False
+    parsed = _parsed(value)
+    return not isinstance(parsed, str) and _names_half(parsed)
 
 
 def _merged(value: Any, tools: list[Any]) -> dict[str, Any] | None:
