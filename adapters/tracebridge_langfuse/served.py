@@ -122,8 +122,12 @@ def served_parameters(parameters: dict[str, Json]) -> dict[str, Json]:
 
 
 def served_costs(costs: dict[str, float]) -> dict[str, float]:
-    """Twelve decimals, and one kind of zero."""
-    return {key: round(amount, _COST_DECIMALS) + 0.0 for key, amount in costs.items()}
+    """Twelve decimals, one kind of zero, and no name that JavaScript takes for something else."""
+    return {
+        key: round(amount, _COST_DECIMALS) + 0.0
+        for key, amount in costs.items()
+        if not key.startswith(names.MISREAD_INSIDE)
+    }
 
 
 def _completion_start_ms(text: str | None) -> int | None:

@@ -101,7 +101,7 @@ ODD: dict[str, list[Any]] = {
     ],
     "cost": [
         *(None, 0.25, 1, -0.0, float("nan"), 1e-13),
-        *({}, {"input": 1}, {HALF_A_CHARACTER: 0.5}, {"total_cost": 1.5, "x": 0.5}),
+        *({}, {"input": 1}, {HALF_A_CHARACTER: 0.5}, {"total_cost": 1.5, "x": 0.5}, {"__proto__": 1.5}),
     ],
     "status": ["unset", "ok", "error"],
     "error": [

@@ -123,6 +123,14 @@ def test_a_total_that_has_another_name_is_not_added_to_its_parts(
     assert_reads_back(reader, sent)
 
 
+def test_a_cost_whose_name_javascript_cannot_hold_reads_back(
+    backend: DevServer, sink: LangfuseSink, reader: LangfuseReader
+) -> None:
+    sent, row = shown(backend, sink, model="gpt-4o", cost={"__proto__": 0.5, "input": 0.25})
+    assert row["costDetails"] == {"input": 0.25, "total": 0.75}
+    assert_reads_back(reader, sent)
+
+
 def test_what_the_server_counts_and_prices_by_itself_is_no_difference(
     backend: DevServer, sink: LangfuseSink, reader: LangfuseReader
 ) -> None:

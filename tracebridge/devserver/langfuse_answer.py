@@ -13,6 +13,8 @@ from tracebridge.devserver.prices import model_with_id, price_text
 from tracebridge.devserver.store import Observation
 
 _METADATA_CUT = 200
+_LOST_COST = "__proto__"
+"""An amount under this name is stored, and no property of the object that it is copied into."""
 
 
 def observation_json(row: Observation, query: ObservationQuery, project_id: str) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _usage_json(row: Observation) -> dict[str, Any]:
         "inputUsage": sum(count for key, count in row.usage.items() if "input" in key),
         "outputUsage": sum(count for key, count in row.usage.items() if "output" in key),
         "totalUsage": row.usage.get("total", 0),
-        "costDetails": {key: _number(amount) for key, amount in row.cost.items()},
+        "costDetails": {key: _number(amount) for key, amount in row.cost.items() if key != _LOST_COST},
         "inputCost": _cost_of(row, "input"),
         "outputCost": _cost_of(row, "output"),
         "totalCost": _number(row.cost.get("total", 0)),
