@@ -7,6 +7,7 @@ with the media and one with the reference can be told to be the same.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import hashlib
@@ -26,6 +27,10 @@ _MEDIA: Final = re.compile(
 )
 _REFERENCE: Final = "@@@langfuseMedia:"
 _SIGNS: Final = (names.MEDIA_MARK, _REFERENCE)
+_ESCAPE: Final = r"""\\(?:x[0-9a-fA-F]{2}|["'\\nrt])"""
+# no part is tried twice: these texts are large
+_BYTES_LITERAL: Final = re.compile(rf"""b(?:'(?:[ -&(-\[\]-~]++|{_ESCAPE})++'|"(?:[ !#-\[\]-~]++|{_ESCAPE})++")""")
+"""Bytes as Python shows them, which is how the JSON of some agents has them."""
 _HASH_CHARACTERS: Final = 22
 _EXACT_IN_JAVASCRIPT: Final = 2**53
 
@@ -128,7 +133,7 @@ def _decoded_reference(content_type: Json, content: Json) -> str | None:
         return None
     if any(sign in content for sign in _SIGNS):
         return _changed_text(content)
-    decoded = _decoded(content)
+    decoded = ast.literal_eval(content) if _BYTES_LITERAL.fullmatch(content) else _decoded(content)
     return None if decoded is None else reference(content_type, decoded)
 
 

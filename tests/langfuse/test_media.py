@@ -140,6 +140,19 @@ def test_a_data_uri_in_an_object_keeps_its_own_type() -> None:
     assert by_reference(span(input=file)).input == {**file, "data": reference_to(PIXEL)}
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\xff\xfe", b"it's", b"\"both' \\ of them", b"\t~ "])
+def test_bytes_that_were_written_as_python_shows_them_are_media_too(content: bytes) -> None:
+    taken_out_of_it = reference_to(base64.b64encode(content).decode())
+    found = by_reference(span(input={"inline_data": {"mime_type": "image/png", "data": repr(content)}}))
+    assert found.input == {"inline_data": {"mime_type": "image/png", "data": taken_out_of_it}}
+
+
+@pytest.mark.parametrize("text", ["b''", "b'", "b'a\"", "b'a'b'", "b'\\x0'", "b'\\'", "b'\u00fc'", "'a'", "b'a' "])
+def test_what_only_looks_like_bytes_stays(text: str) -> None:
+    sent = span(input={"inline_data": {"mime_type": "image/png", "data": text}})
+    assert by_reference(sent) == sent
+
+
 def test_references_are_those_of_langfuse() -> None:
     assert reference("image/png", base64.b64decode(PIXEL)) == reference_to(PIXEL)
 
