@@ -152,14 +152,18 @@ def _replacement(found: re.Match[str]) -> str:
 
 
 def _reparsed(text: str) -> str:
-    """A text that is JSON with an object that holds media: written anew, as the server does."""
+    """A text that is JSON with media, of which some may be in objects: written anew, as the server does.
+
+    It also does so for a data URI that an escape before or behind it hides until the text is read.
+    """
     if not text.startswith(("{", "[")) or ('"data"' not in text and '"content"' not in text and '"image"' not in text):
         return text
     try:
         value = exact.decode(text)
     except ValueError:
         return text
-    return exact.encode(_changed(value, parsed=True)) if _has_object_with_media(value) else text
+    is_written_anew = _REFERENCE in text or _has_object_with_media(value)
+    return exact.encode(_changed(value, parsed=True)) if is_written_anew else text
 
 
 def _has_object_with_media(value: Json) -> bool:

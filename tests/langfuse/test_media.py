@@ -153,6 +153,15 @@ def test_what_only_looks_like_bytes_stays(text: str) -> None:
     assert by_reference(sent) == sent
 
 
+def test_a_text_that_the_server_writes_anew_for_a_data_uri_in_it_is_the_same() -> None:
+    file = {"inline_data": {"mime_type": "image/png", "data": "not base64"}}  # for such keys the server reads the text
+    sent = span(input=json.dumps([f"\u00e4{URI}", file, 1.0]))  # an escape before the URI hides it until then
+    stored = span(input=json_text([f"\u00e4{reference_to(PIXEL)}", file, 1]))
+    comparison = compare([sent], [stored], LOSSES)
+    assert comparison.findings == ()
+    assert comparison.losses == {"media-by-reference": 1}
+
+
 def test_references_are_those_of_langfuse() -> None:
     assert reference("image/png", base64.b64decode(PIXEL)) == reference_to(PIXEL)
 
