@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,25 @@ def test_a_line_has_the_originals_seven_fields_first_and_in_order(recording: Rec
         assert re.fullmatch("run-[0-9a-f]{12}", event["run_id"])
         assert event["session_id"] == "user-123"
         assert event_from_json(event).has_ids
+
+
+@pytest.mark.parametrize(
+    ("cost", "recorded"),
+    [
+        (Decimal("0.0135"), 0.0135),
+        ({"input": Decimal("0.25"), "note": "list price"}, {"input": 0.25, "note": "list price"}),
+        (0.5, 0.5),
+        (Decimal("NaN"), "NaN"),
+        (Unprintable(), "<Unprintable: ValueError when it was recorded>"),
+    ],
+    ids=["decimal", "object of decimals", "float", "no number", "anything"],
+)
+def test_a_cost_that_is_a_decimal_is_recorded_as_a_number(recording: Recording, cost: Any, recorded: Any) -> None:
+    with recording.session() as session, recording.turn(session), session.llm_call(model="m", messages=[]) as call:
+        session.log_llm_response(model="m", content="", cost=cost)
+        call.finish(content="", cost=cost)
+    found = [event["data"]["cost"] for event in recording.events() if event["event_type"] == "llm.response"]
+    assert found == [recorded] * 2
 
 
 def test_a_run_is_written_from_start_to_end(recording: Recording) -> None:

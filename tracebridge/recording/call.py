@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class LlmCall:
             content: the text, or the content blocks, of the answer.
             tool_calls: the calls that the model asks for.
             tokens: the usage as the provider gave it.
-            cost: in US dollars; a number, or an object of numbers.
+            cost: in US dollars; a number, which may be a `Decimal`, or an object of numbers.
             thinking: the reasoning that came with the answer.
             finish_reason: why the model stopped.
             model: the model that answered, if it is another than was asked for.
@@ -232,10 +233,22 @@ def llm_response(
     if tool_calls is not None:
         data["tool_calls"] = tool_calls
     if cost is not None:
-        data["cost"] = cost
+        data["cost"] = _numbers(cost)
     if extra:
         data.update(extra)
     return data
+
+
+def _numbers(cost: Any) -> Any:
+    """A cost with numbers for `Decimal`s, which would be recorded as text, and a text is no amount to any backend."""
+    if type(cost) is dict:
+        # copied first: another thread may be changing it
+        return {key: _number(amount) for key, amount in list(cost.items())}
+    return _number(cost)
+
+
+def _number(amount: Any) -> Any:
+    return float(amount) if isinstance(amount, Decimal) and amount.is_finite() else amount
 
 
 def tool_result(

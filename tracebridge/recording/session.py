@@ -146,7 +146,7 @@ class Session:
             duration_ms: how long the call took; by default, the time since the request was logged.
             thinking: the reasoning that came with the answer.
             tool_calls: the calls that the model asks for.
-            cost: in US dollars; a number, or an object of numbers.
+            cost: in US dollars; a number, which may be a `Decimal`, or an object of numbers.
             **extra: more entries, e.g. `finish_reason`, `response_id`, `time_to_first_token_ms`, `error`.
         """
         run = self.run
