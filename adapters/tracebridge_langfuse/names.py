@@ -127,7 +127,7 @@ USAGE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """By meaning, as `tracebridge.usage` has them. LangFuse's usage keys exclude each other, so that the price of
 each key adds up. These are the keys that have a price in its list for OpenAI's, Anthropic's and Google's models
-alike."""
+alike, but for reasoning of Anthropic's, which reports none."""
 
 # Reading
 
