@@ -72,6 +72,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 CAPTURE_KEYS: Final = tuple(key for key in Policy.__struct_fields__ if key != "include_unsampled")
 """The settings by which capture may leave something out."""
 
+CONTENT_KEYS: Final = ("include_messages", "include_thinking", "max_content_length")
+"""The settings by which something is left out of what is sent; the others say what is sent at all."""
+
 
 def keeps_session(policy: Policy, session_id: str) -> bool:
     """Whether the policy's sampling keeps a session.

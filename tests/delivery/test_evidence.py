@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 
 def compared(session: str, **fields: int) -> Compared:
-    known = {"folder": 1, "compared_ns": 5, "size": 100, "spans": 3, "defects": 0, **fields}
+    known: dict[str, Any] = {"folder": 1, "compared_ns": 5, "size": 100, "spans": 3, "defects": 0, **fields}
     return Compared(session=session, rules="r", **known)
 
 
@@ -39,6 +40,13 @@ def test_what_was_compared_is_kept_for_each_backend_and_replaced_by_what_is_newe
         ("{}", "", False),
         ('{"sample":1}', '{"exit_code":1}', True),
     ]
+
+
+def test_under_which_earlier_rules_something_was_sent_is_kept(state: State) -> None:
+    target = state.target("langfuse", "here")
+    one = msgspec.structs.replace(compared("a"), earlier=("0123456789ab", "ba9876543210"), is_cut=True)
+    state.evidence.add(target, state.evidence.begin(target, "{}"), [one])
+    assert state.evidence.compared(target) == [one]
 
 
 def test_a_comparison_is_current_as_long_as_nothing_was_written_and_the_rules_are_the_same() -> None:

@@ -140,6 +140,7 @@ def test_a_state_of_an_earlier_schema_is_upgraded_and_keeps_all_that_it_holds(pa
     assert state.problems() == [(Path("/var/traces"), "session-done", 7, "not JSON")]
     assert state.rules("abcdefabcdef") == "{}"
     assert state.known_since_ns(1) == 0, "it knows all that was sent, for it sent it"
+    assert state.evidence.compared(1) == [], "a comparison that does not say what it was sent under proves too little"
     state.close()
     State(path).close()  # and once more, now that it is of this version
     assert schema_of(path) == schema_of(a_new_state(path.with_name("new.sqlite")))

@@ -16,6 +16,7 @@ from tests.migration.evidence import compare_all, deliver, state_of, write_sessi
 from tests.workplace import Workplace, langfuse, otel
 from tracebridge.config import load
 from tracebridge.devserver import DevServer
+from tracebridge.journal import layout
 from tracebridge.policy import keeps_session
 from tracebridge.testing import Fault
 
@@ -237,6 +238,42 @@ def test_a_sink_that_cuts_content_is_in_the_way_until_the_cut_is_accepted_by_nam
     assert "--accept attributes-cut-at-1024-bytes" in told.stdout
     assert workplace.call("migrate", "advance", *few, "--accept", "attributes-cut-at-1024-bytes").returncode == 0
     assert "accepted: attributes-cut-at-1024-bytes" in workplace.call("migrate", "history").stdout
+
+
+def test_content_that_an_earlier_policy_left_out_is_in_the_way_though_the_policy_was_widened(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    sinks = {"jsonl": {"enabled": True}, "langfuse": langfuse(devserver, policy={"include_messages": False})}
+    sent = Workplace(workplace.folder / "sent", sinks, delivery="external")
+    write_sessions(sent, 3)
+    assert sent.call("ship").returncode == 0
+    sent.configure({**sinks, "langfuse": langfuse(devserver)}, delivery="external")
+    assert sent.call("ship").returncode == 0
+    (verdict,) = sent.verdicts().values()
+    assert (verdict["exit_code"], list(verdict["policy"].values())) == (0, [6]), "a turn and its tool, three times"
+    assert names(status(sent, *FEW)) == ["policy"]
+    told = sent.call("migrate", "advance", *FEW)
+    assert told.returncode == 1
+    assert "what was sent earlier has less by include_messages" in told.stdout
+    assert "accept it with --accept include_messages\n" in told.stdout
+    assert sent.call("migrate", "advance", *FEW, "--accept", "include_messages").returncode == 0
+
+
+def test_content_that_was_cut_for_an_earlier_limit_is_in_the_way_though_the_limit_was_raised(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    low = {"jsonl": {"enabled": True}, "otel": otel(devserver) | {"max_attribute_bytes": 1024}}
+    sent = Workplace(workplace.folder / "sent", low, delivery="external")
+    write_sessions(sent, 2)
+    write_session(sent.trace_dir, "long", turns=1, tool="x" * 3_000)
+    journal = layout.events_file(layout.session_folder(sent.trace_dir, "long"))
+    journal.write_text(journal.read_text("utf-8").replace("question", "question " * 500), "utf-8")
+    assert sent.call("ship").returncode == 0
+    sent.configure({"jsonl": {"enabled": True}, "otel": otel(devserver)}, delivery="external")
+    assert sent.call("ship").returncode == 0
+    assert sent.verdicts()["otel"]["exit_code"] == 0
+    assert names(status(sent, *FEW)) == ["content"]
+    assert sent.call("migrate", "advance", *FEW, "--accept", "earlier-cuts").returncode == 0
 
 
 def test_an_override_works_and_its_reason_is_written_down_for_ever(workplace: Workplace) -> None:

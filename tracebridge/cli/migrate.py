@@ -396,14 +396,14 @@ def _switch(arguments: argparse.Namespace, settings: Settings) -> Switch:
 
 
 def _asked(arguments: argparse.Namespace, settings: Settings) -> Asked:
-    from tracebridge.migration.conditions import RAMP
+    from tracebridge.migration.conditions import EARLIER_CUTS, RAMP
     from tracebridge.migration.facts import cuts_of
     from tracebridge.migration.gate import Asked
     from tracebridge.migration.tiers import MigrationError
     from tracebridge.policy import Policy
 
     cuts = sorted(set().union(*map(cuts_of, settings.enabled_sinks)))
-    names = (*Policy.__struct_fields__, RAMP, *cuts)
+    names = (*Policy.__struct_fields__, RAMP, *cuts, EARLIER_CUTS)
     unknown = set(arguments.accept) - set(names)
     if unknown:
         raise MigrationError(f"--accept {sorted(unknown)[0]}: nothing is called so (there are {', '.join(names)})")

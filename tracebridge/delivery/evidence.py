@@ -25,6 +25,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     spans: int
     defects: int
     """Findings that speak against the backend; 0: clean."""
+    earlier: tuple[str, ...] = ()
+    """Fingerprints of earlier rules under which something of it was sent, otherwise than it would be now. What those
+    left out is not at the backend."""
+    is_cut: bool = False
+    """Whether some of that was cut for a limit that the backend had then."""
 
     @property
     def key(self) -> tuple[int, str]:
@@ -78,11 +83,13 @@ class Evidence:
         """Sessions were compared by a validation; what was known of them before is replaced."""
         with self._file.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO compared VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO compared (target, folder, session, validation, compared_ns,"
+                " size, rules, spans, defects, earlier, is_cut) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         *(target, session.folder, session.session, validation, session.compared_ns),
                         *(session.size, session.rules, session.spans, session.defects),
+                        *(" ".join(session.earlier), session.is_cut),
                     )
                     for session in compared
                 ],
@@ -107,7 +114,7 @@ class Evidence:
     def compared(self, target: int, validation: int | None = None) -> list[Compared]:
         """The latest comparison of each session with a target, or only those that one validation made."""
         rows = self._file.db.execute(
-            "SELECT folder, session, compared_ns, size, rules, spans, defects FROM compared"
+            "SELECT folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut FROM compared"
             " WHERE target = ? AND (? IS NULL OR validation = ?) ORDER BY folder, session",
             (target, validation, validation),
         )
@@ -120,8 +127,10 @@ class Evidence:
                 rules=rules,
                 spans=spans,
                 defects=defects,
+                earlier=tuple(earlier.split()),
+                is_cut=bool(is_cut),
             )
-            for folder, session, compared_ns, size, rules, spans, defects in rows
+            for folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut in rows
         ]
 
     def decide(self, who: str, action: str, record: str) -> None:

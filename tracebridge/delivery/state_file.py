@@ -13,7 +13,7 @@ from typing import Final
 from tracebridge.delivery.connection import Connection
 from tracebridge.errors import DamagedStateError, PassingStateError, StateError
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _PAGE_BYTES: Final = 16_384
 """A batch in flight is a megabyte, and each page of it is written, checked and freed on its own."""
 BUSY_S: Final = 30.0
@@ -102,6 +102,8 @@ CREATE TABLE compared (
     rules TEXT NOT NULL,
     spans INTEGER NOT NULL,
     defects INTEGER NOT NULL,
+    earlier TEXT NOT NULL DEFAULT '',
+    is_cut INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (target, folder, session)
 ) WITHOUT ROWID;
 CREATE TABLE step (
@@ -164,6 +166,12 @@ _UPGRADES: Final = {
         action TEXT NOT NULL,
         record TEXT NOT NULL
     );
+    """,
+    # what was compared says nothing of the rules that it was sent with, so it is compared again
+    4: """
+    ALTER TABLE compared ADD COLUMN earlier TEXT NOT NULL DEFAULT '';
+    ALTER TABLE compared ADD COLUMN is_cut INTEGER NOT NULL DEFAULT 0;
+    DELETE FROM compared;
     """,
 }
 """By schema version, what makes a file of that version one of the next."""

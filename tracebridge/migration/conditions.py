@@ -9,10 +9,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tracebridge.config.settings import Demands
-from tracebridge.policy import Policy, narrow
+from tracebridge.policy import CONTENT_KEYS, Policy, narrow
 
 RAMP: Final = "ramp"
 """The name of a condition that can be accepted beside the narrowings."""
+EARLIER_CUTS: Final = "earlier-cuts"
+"""The name by which it is accepted that content was cut for a limit that the backend had when it was sent."""
 DAY_S: Final = 86_400.0
 
 
@@ -28,6 +30,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What that holds which is switched off."""
     cuts: tuple[str, ...] = ()
     """By which declared losses the sink cuts content that is whole in what is switched off."""
+    earlier: tuple[Policy, ...] = ()
+    """Earlier policies under which some of the clean sessions were sent, otherwise than they would be now."""
+    is_cut_earlier: bool = False
+    """Whether content of the clean sessions was cut for a limit that the backend had when they were sent."""
     owed: int = 0
     """Sessions that the sink should hold, but for those that are younger than the newest validation, or open."""
     clean: int = 0
@@ -87,6 +93,12 @@ def narrowings(stays: Policy, replaced: Policy) -> tuple[str, ...]:
     """Name the settings by which a policy leaves out what another one keeps."""
     both = narrow(replaced, stays)
     return tuple(key for key in Policy.__struct_fields__ if getattr(both, key) != getattr(replaced, key))
+
+
+def _narrowed_earlier(facts: Facts) -> tuple[str, ...]:
+    """Name the settings by which what was sent earlier lacks what is held by what is switched off."""
+    found = {name for policy in facts.earlier for name in narrowings(policy, facts.replaced)}
+    return tuple(name for name in CONTENT_KEYS if name in found)
 
 
 def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Iterator[Condition]:
@@ -168,15 +180,21 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         "the past of everybody who is in",
         f"tracebridge migrate ramp --sink {facts.sink} --backfill, or accept it with --accept {RAMP}",
     )
-    narrower = _Agreement.on(narrowings(facts.policy, facts.replaced), accepted)
+    now = narrowings(facts.policy, facts.replaced)
+    narrower = _Agreement.on(now, accepted)
+    # a wider policy changes nothing of what the backend holds already
+    earlier = _Agreement.on([name for name in _narrowed_earlier(facts) if name not in now], accepted)
+    said = (narrower.words("leaves out more by "), earlier.words("what was sent earlier has less by "))
+    remedies = [f"widen agent_trace.sinks.{facts.sink}.policy"] if narrower.open else []
+    flags = " ".join(filter(None, (narrower.flags, earlier.flags)))
     yield condition(
         "policy",
-        not narrower.open,
-        narrower.words("leaves out more by ") or "leaves out nothing more",
+        not (narrower.open or earlier.open),
+        "; ".join(filter(None, said)) or "leaves out nothing more",
         "no narrower than what is switched off",
-        f"widen agent_trace.sinks.{facts.sink}.policy, or accept it with {narrower.flags}",
+        ", or ".join([*remedies, f"accept it with {flags}"]),
     )
-    cuts = _Agreement.on(facts.cuts, accepted)
+    cuts = _Agreement.on([*facts.cuts, *([EARLIER_CUTS] if facts.is_cut_earlier else [])], accepted)
     yield condition(
         "content",
         not cuts.open,

@@ -14,7 +14,7 @@ from tracebridge.delivery.accounting import account_for
 from tracebridge.delivery.choice import began_ns_of
 from tracebridge.delivery.evidence import Compared, Validation
 from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
-from tracebridge.delivery.rules import current_rules
+from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import State
 from tracebridge.migration.conditions import Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
@@ -99,6 +99,8 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
     opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
     sessions: dict[str, _Session] = {}
     left_behind: set[str] = set()
+    earlier: set[str] = set()
+    is_cut_earlier = False
     for kept in _kept(state, target, known.policy):
         session_id = kept.journal.session_id
         if kept.is_left_behind:
@@ -107,7 +109,11 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         began_ns = began_ns_of(kept.journal.events)
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
-        verdict = _verdict(kept, compared.get(kept.journal.key), rules)
+        found = compared.get(kept.journal.key)
+        verdict = _verdict(kept, found, rules)
+        if found is not None and verdict == "clean":
+            earlier.update(found.earlier)
+            is_cut_earlier = is_cut_earlier or found.is_cut
         is_young = kept.written_ns >= young_since_ns or kept.journal.key in opened
         if is_young and verdict not in ("clean", "defective"):
             verdict = "young"
@@ -122,6 +128,8 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         left_behind=len(left_behind),
         first_ns=min(begins, default=0),
         last_ns=max(begins, default=0),
+        earlier=tuple(rules_from_text(text).policy for name in sorted(earlier) if (text := state.rules(name))),
+        is_cut_earlier=is_cut_earlier,
     )
 
 

@@ -53,6 +53,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A command that may clear it; empty if there is none."""
 
 
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What was sent under earlier rules, and would be sent otherwise now. The backend keeps it as it was sent."""
+
+    spans: int = 0
+    rules: tuple[str, ...] = ()
+    """The fingerprints of those rules."""
+    is_cut: bool = False
+    """Whether content was cut for a limit that the backend had then."""
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What comparing came to."""
 
@@ -65,6 +75,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     losses: Mapping[str, int]
     """By the name of a declared loss, how many spans are equal only up to it."""
     findings: tuple[Finding, ...]
+    earlier: Earlier = Earlier()
+    """What of it equals its expectation only because it was sent under earlier rules."""
 
     @property
     def defects(self) -> tuple[Finding, ...]:

@@ -20,7 +20,7 @@ from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswe
 from tracebridge.journal import layout
 from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
-from tracebridge.validation.comparison import Comparison, Finding, SpanId, compare
+from tracebridge.validation.comparison import Comparison, Earlier, Finding, SpanId, compare
 from tracebridge.validation.expected import Expected, expected_of, id_of
 from tracebridge.validation.owed import Owed, owing
 from tracebridge.validation.remedy import remedy
@@ -52,6 +52,13 @@ class _Outcome(NamedTuple):
     """None if it could not be compared."""
     evidence: list[Compared] = []  # noqa: RUF012  # never changed
     """One for each of its journals."""
+
+
+class _Sent(NamedTuple):
+    """A span as it was sent under earlier rules."""
+
+    span: Span
+    is_cut: bool
 
 
 class Validator:
@@ -251,6 +258,8 @@ class Validator:
                 rules=self._rules,
                 spans=comparison.expected,
                 defects=len(comparison.defects),
+                earlier=comparison.earlier.rules,
+                is_cut=comparison.earlier.is_cut,
             )
             for journal, size in expected.sizes.items()
         ]
@@ -297,7 +306,9 @@ class Validator:
             time.sleep(RECHECK_S)
 
     def _comparison(self, expected: Expected, observed: list[Span]) -> Comparison:
-        return compare(self._under_the_rules_sent(expected, observed), observed, self._capabilities.losses)
+        wanted, earlier = self._under_the_rules_sent(expected, observed)
+        comparison = compare(wanted, observed, self._capabilities.losses)
+        return msgspec.structs.replace(comparison, earlier=earlier)
 
     def _observed(self, session_id: str, expected: list[Span]) -> list[Span]:
         """What the backend shows of a session, and, of what is missing there, what it shows elsewhere."""
@@ -315,10 +326,10 @@ class Validator:
             ]
         return observed
 
-    def _under_the_rules_sent(self, expected: Expected, observed: list[Span]) -> list[Span]:
+    def _under_the_rules_sent(self, expected: Expected, observed: list[Span]) -> tuple[list[Span], Earlier]:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
         sent_with = {id_of(span): span.fingerprint for span in observed if span.fingerprint}
-        under: dict[str, dict[SpanId, Span]] = {}
+        under: dict[str, dict[SpanId, _Sent]] = {}
         for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
@@ -329,11 +340,25 @@ class Validator:
         wanted = [
             span for span in expected.spans if id_of(span) in sent_with or policies.keeps_span(self._sink.policy, span)
         ]
-        return [under.get(sent_with.get(id_of(span), ""), {}).get(id_of(span), span) for span in wanted]
+        as_sent: list[Span] = []
+        otherwise: dict[SpanId, _Sent] = {}
+        for span in wanted:
+            sent = under.get(sent_with.get(id_of(span), ""), {}).get(id_of(span))
+            as_sent.append(span if sent is None else sent.span)
+            if sent is not None and sent.span != span:
+                otherwise[id_of(span)] = sent
+        return as_sent, Earlier(
+            spans=len(otherwise),
+            rules=tuple(sorted({sent_with[span_id] for span_id in otherwise})),
+            is_cut=any(sent.is_cut for sent in otherwise.values()),
+        )
 
-    def _as_sent(self, span: Span, mapping_version: int) -> Span:
+    def _as_sent(self, span: Span, mapping_version: int) -> _Sent:
         as_sent = self._capabilities.as_sent
-        return span if as_sent is None else as_sent(span, mapping_version)
+        if as_sent is None:
+            return _Sent(span, is_cut=False)
+        sent = as_sent(span, mapping_version)
+        return _Sent(sent, is_cut=sent != span)
 
     def _is_pending(self, expected: Expected, session_id: str) -> bool:
         for journal, size in expected.sizes.items():

@@ -50,7 +50,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Of each kind at most `MOST_EXAMPLES`."""
     uncompared: tuple[Uncompared, ...]
     policy: dict[str, int] = {}
-    """By what the sink's policy did on purpose (`sessions sampled out`, `events narrowed`), how often."""
+    """By what the sink's policy did on purpose (`sessions sampled out`, `events narrowed`), how often. Spans that an
+    earlier one has made otherwise than they would be now are counted with it."""
     server_computed: dict[str, int] = {}
     """By field, in how many spans the backend shows a value that it computed by itself, as prices; no difference."""
     scope: Scope = Scope()
@@ -126,7 +127,7 @@ class Tally:
         self._losses: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._computed: Counter[str] = Counter()
-        self._expected = self._observed = self._equal = self._narrowed = 0
+        self._expected = self._observed = self._equal = self._narrowed = self._earlier = 0
         self._findings: list[Finding] = []
         self._uncompared: list[Uncompared] = []
 
@@ -145,6 +146,7 @@ class Tally:
         self._observed += comparison.observed
         self._equal += comparison.equal
         self._narrowed += narrowed
+        self._earlier += comparison.earlier.spans
         self._note(comparison.findings)
 
     def pending(self, comparison: Comparison) -> None:
@@ -165,7 +167,11 @@ class Tally:
         """What it all came to."""
         if self._sessions == 0 and not self._uncompared and not self._owed.known_clean:
             self.could_not_compare("no session is owed to this sink")
-        policy = {"sessions sampled out": self._owed.sampled_out, "events narrowed": self._narrowed}
+        policy = {
+            "sessions sampled out": self._owed.sampled_out,
+            "events narrowed": self._narrowed,
+            "spans sent under earlier rules, otherwise than they would be now": self._earlier,
+        }
         return Verdict(
             sink=self._sink,
             endpoint=self._endpoint,
