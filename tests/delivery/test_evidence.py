@@ -50,11 +50,12 @@ def test_under_which_earlier_rules_something_was_sent_is_kept(state: State) -> N
 
 
 def test_a_comparison_is_current_as_long_as_nothing_was_written_and_the_rules_are_the_same() -> None:
-    one = compared("a", size=120, defects=2)
-    assert one.is_current(120, "r")
-    assert not one.is_current(121, "r")
-    assert not one.is_current(119, "r"), "the file was replaced, or cut"
-    assert not one.is_current(120, "others")
+    one = compared("a", size=120, defects=2, compared_ns=5)
+    assert one.is_current(120, 5, "r")
+    assert not one.is_current(121, 5, "r")
+    assert not one.is_current(119, 5, "r"), "the file was replaced, or cut"
+    assert not one.is_current(120, 6, "r"), "it was changed in its place"
+    assert not one.is_current(120, 5, "others")
 
 
 def test_what_is_known_of_a_backend_or_a_folder_goes_with_it_and_decisions_stay(state: State, tmp_path: Path) -> None:

@@ -161,6 +161,17 @@ def test_what_waits_for_a_backend_that_is_down_is_in_the_way(workplace: Workplac
     assert "tracebridge ship --sink langfuse" in workplace.call("migrate", "advance", *FEW).stdout
 
 
+def test_a_journal_that_was_changed_in_its_place_since_it_was_compared_is_in_the_way(workplace: Workplace) -> None:
+    journals = [layout.events_file(folder) for folder in layout.session_folders(workplace.trace_dir)]
+    for journal in journals:
+        os.utime(journal, (time.time() - 7_200,) * 2)
+    compare_all(workplace, compared_ns=time.time_ns() - 3_600 * 10**9)
+    assert names(status(workplace, *FEW)) == []
+    journals[1].write_text(journals[1].read_text("utf-8").replace("answer", "******"), "utf-8")
+    os.utime(journals[1], (time.time() - 1_800,) * 2)
+    assert "2 of 3 sessions are clean, 1 written to since" in workplace.call("migrate", "status", *FEW).stdout
+
+
 def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: Workplace) -> None:
     write_session(workplace.trace_dir, "new", turns=1)
     write_session(workplace.trace_dir, "open", turns=1, end=False)

@@ -63,6 +63,7 @@ def test_what_is_owed_is_told_from_the_folders_their_windows_and_the_sampling(tm
             "session-gardener-1",
             timestamp_ns("2025-03-04T09:00:00Z"),
             (old / "session-gardener-1" / "events.jsonl").stat().st_size,
+            (old / "session-gardener-1" / "events.jsonl").stat().st_mtime_ns,
         )
         assert list(owed_sessions(state, target, Policy(sample_rate=0.0))) == []
         state.backfill(old, Window(0, 1))

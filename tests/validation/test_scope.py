@@ -150,6 +150,18 @@ def test_what_was_clean_and_has_not_changed_is_not_compared_again_with_since_las
     assert validate(workplace, since_last=True).sessions == 3, "under other rules nothing is known"
 
 
+def test_a_journal_that_was_changed_in_its_place_is_compared_again_with_since_last(
+    workplace: Workplace, server: DevServer
+) -> None:
+    write(workplace, "a", "b")
+    ship(workplace)
+    assert validate(workplace).exit_code == 0
+    journal = layout.events_file(layout.session_folder(workplace.trace_dir, "b"))
+    journal.write_text(journal.read_text("utf-8").replace("answer", "******"), "utf-8")
+    again = validate(workplace, since_last=True)
+    assert (again.exit_code, again.sessions, again.known_clean) == (1, 1, 1)
+
+
 def test_what_was_found_defective_is_compared_again_with_since_last(workplace: Workplace, server: DevServer) -> None:
     write(workplace, "a", "b")
     ship(workplace)

@@ -36,9 +36,13 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         """Names the journal, as `Journal.key` does."""
         return self.folder, self.session
 
-    def is_current(self, size: int, rules: str) -> bool:
-        """Whether the session would be compared as it was: its journal has this size now, and these are the rules."""
-        return self.size == size and self.rules == rules
+    def is_current(self, size: int, written_ns: int, rules: str) -> bool:
+        """Whether the session would be compared as it was.
+
+        Its journal has this size now and was written to last at this time, and these are the rules. What is changed in
+        its place, as by somebody who blacks out a name, does not change the size.
+        """
+        return self.size == size and written_ns <= self.compared_ns and self.rules == rules
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,6 +50,14 @@ class Journal(NamedTuple):
         except OSError:
             return 0
 
+    @property
+    def written_ns(self) -> int:
+        """When it was written to last, in nanoseconds since the epoch; 0 if it is gone."""
+        try:
+            return os.stat(self.events).st_mtime_ns
+        except OSError:
+            return 0
+
 
 def recorded(state: State) -> Iterator[Journal]:
     """Every journal in the folders that a state knows, folder by folder, in the order of the sessions' names."""

@@ -140,7 +140,7 @@ def _verdict(kept: _Kept, found: Compared | None, rules: str) -> str:
         return "other_rules"
     if found.defects:
         return "defective"
-    return "clean" if found.size == kept.size else "outdated"
+    return "clean" if found.is_current(kept.size, kept.written_ns, rules) else "outdated"
 
 
 def _kept(state: State, target: int, policy: Policy) -> Iterator[_Kept]:

@@ -25,6 +25,8 @@ class OwedSession(NamedTuple):
     began_ns: int
     size: int
     """Of the journal, in bytes."""
+    written_ns: int = 0
+    """When the journal was written to last."""
 
 
 def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSession]:
@@ -36,7 +38,7 @@ def owed_sessions(state: State, target: int, policy: Policy) -> Iterator[OwedSes
     for journal in recorded(state):
         began_ns = began_ns_of(journal.events) if portion.takes(journal) else None
         if began_ns is not None and (size := journal.size):  # 0 if it was removed meanwhile, as every sink has it
-            yield OwedSession(journal.number, journal.folder.name, began_ns, size)
+            yield OwedSession(journal.number, journal.folder.name, began_ns, size, journal.written_ns)
 
 
 def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str) -> tuple[Day, ...]:
@@ -49,7 +51,7 @@ def by_day(owed: Iterable[OwedSession], compared: Iterable[Compared], rules: str
     days: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for session in owed:
         last = known.get((session.folder, session.session))
-        is_compared = last is not None and last.is_current(session.size, rules)
+        is_compared = last is not None and last.is_current(session.size, session.written_ns, rules)
         is_clean = is_compared and last is not None and last.defects == 0
         days[_day(session.began_ns)].append((is_compared, is_clean))
     return tuple(

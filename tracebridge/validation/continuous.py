@@ -120,7 +120,7 @@ class ContinuousValidation:
                     continue  # every sink has it, so the spool has deleted it
                 known = compared.get(journal.key)
                 is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
-                is_known = known is not None and known.is_current(status.st_size, rules)
+                is_known = known is not None and known.is_current(status.st_size, status.st_mtime_ns, rules)
                 is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight
                 if is_delivered and is_at_rest and not is_known and portion.takes(journal):
                     yield session_id

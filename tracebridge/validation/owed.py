@@ -133,4 +133,6 @@ def _is_known_clean(owed: Owed, known: dict[tuple[int, str], Compared], rules: s
 
 
 def _is_clean(journal: Journal, before: Compared | None, rules: str) -> bool:
-    return before is not None and before.defects == 0 and before.is_current(journal.size, rules)
+    if before is None or before.defects:
+        return False
+    return before.is_current(journal.size, journal.written_ns, rules)
