@@ -182,6 +182,16 @@ def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: W
     assert workplace.call("migrate", "advance", *FEW).returncode == 0
 
 
+def test_a_session_that_was_given_up_long_ago_and_was_never_sent_to_its_end_is_in_the_way(
+    workplace: Workplace,
+) -> None:
+    open_ = write_session(workplace.trace_dir, "open", turns=1, end=False, at="2026-02-06T22:10:00Z")
+    os.utime(open_, (time.time() - 7_200,) * 2)
+    deliver(workplace)
+    told = status(workplace, *FEW)
+    assert names(told) == ["compared"], "nobody writes to it, and what is open in it is overdue"
+
+
 def test_dead_letters_are_in_the_way_until_somebody_decides_about_them(
     workplace: Workplace, devserver: DevServer
 ) -> None:

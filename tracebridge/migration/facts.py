@@ -16,6 +16,7 @@ from tracebridge.delivery.evidence import Compared, Validation
 from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import State
+from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.migration.conditions import Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
 from tracebridge.policy import Policy
@@ -96,7 +97,11 @@ def _is_of_everything(scope: str) -> bool:
 
 def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
     compared = {one.key: one for one in state.evidence.compared(target)}
-    opened = {(folder, name) for folder in state.folders() for name in state.deadlines(target, folder)}
+    due_ns = {
+        (folder, name): deadline_ns + INCOMPLETE_GRACE_NS
+        for folder in state.folders()
+        for name, deadline_ns in state.deadlines(target, folder).items()
+    }
     sessions: dict[str, _Session] = {}
     left_behind: set[str] = set()
     earlier: set[str] = set()
@@ -114,7 +119,8 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         if found is not None and verdict == "clean":
             earlier.update(found.earlier)
             is_cut_earlier = is_cut_earlier or found.is_cut
-        is_young = kept.written_ns >= young_since_ns or kept.journal.key in opened
+        # what is overdue is not open any more: nobody has sent its end
+        is_young = max(kept.written_ns, due_ns.get(kept.journal.key, 0)) >= young_since_ns
         if is_young and verdict not in ("clean", "defective"):
             verdict = "young"
         # an old folder may hold its past, and the trace folder the rest
