@@ -52,8 +52,12 @@ def failing(**changes: object) -> list[str]:
         ({"validated_ns": NOW - 24 * HOUR}, []),
         ({"validated_ns": NOW - 25 * HOUR}, ["fresh"]),
         ({"validated_ns": 0}, ["fresh"]),
+        ({"validated_ns": NOW + 60_000_000_000}, []),
+        ({"validated_ns": NOW + 61_000_000_000}, ["fresh"]),
         ({"oldest_ns": NOW - 60_000_000_000}, []),
         ({"oldest_ns": NOW - 61_000_000_000}, ["pending"]),
+        ({"oldest_ns": NOW + 60_000_000_000}, []),
+        ({"oldest_ns": NOW + 61_000_000_000}, ["pending"]),
         ({"dead": 1}, ["dead"]),
         ({"paused": "HTTP 401"}, ["paused"]),
         ({"gone": ("/old",)}, ["folders"]),
@@ -77,6 +81,15 @@ def test_law_narrowings_are_named_exactly_where_something_would_be_left_out(stay
     assert failing(policy=stays, replaced=replaced) == (["policy"] if named else [])
     facts = Facts(**{**GOOD, "policy": stays, "replaced": replaced})  # type: ignore[arg-type]
     assert all(condition.holds for condition in conditions_for(facts, Demands(), named))
+
+
+def test_when_the_clock_was_set_back_what_lies_ahead_is_neither_fresh_nor_just_recorded() -> None:
+    facts = Facts(**{**GOOD, "validated_ns": NOW + 3 * HOUR, "oldest_ns": NOW + 2 * HOUR})  # type: ignore[arg-type]
+    said = {one.name: one.value for one in conditions_for(facts, Demands()) if not one.holds}
+    assert said == {
+        "fresh": "the newest validation ended 3 h from now: the clock was set back",
+        "pending": "the oldest that waits was written 2 h from now: the clock was set back",
+    }
 
 
 def test_what_does_not_hold_names_a_command_and_what_holds_names_none() -> None:

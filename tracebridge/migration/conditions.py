@@ -16,6 +16,8 @@ RAMP: Final = "ramp"
 EARLIER_CUTS: Final = "earlier-cuts"
 """The name by which it is accepted that content was cut for a limit that the backend had when it was sent."""
 DAY_S: Final = 86_400.0
+_AHEAD_S: Final = 60.0
+"""So much ahead of the clock a moment may lie, in seconds; of what lies further ahead nobody can tell the age."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,16 +144,16 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
     age_s = (facts.now_ns - facts.validated_ns) / 1e9
     yield condition(
         "fresh",
-        facts.validated_ns > 0 and age_s <= demands.fresh_within,
-        f"the newest validation is {_age(age_s)} old" if facts.validated_ns else "everything was never validated",
+        facts.validated_ns > 0 and -_AHEAD_S <= age_s <= demands.fresh_within,
+        _when("the newest validation", "ended", age_s) if facts.validated_ns else "everything was never validated",
         f"at most {_age(demands.fresh_within)} old",
         validate,
     )
     waiting_s = (facts.now_ns - facts.oldest_ns) / 1e9 if facts.oldest_ns else 0.0
     yield condition(
         "pending",
-        waiting_s <= demands.pending_within,
-        f"the oldest that waits is {_age(waiting_s)} old" if facts.oldest_ns else "nothing waits",
+        -_AHEAD_S <= waiting_s <= demands.pending_within,
+        _when("the oldest that waits", "was written", waiting_s) if facts.oldest_ns else "nothing waits",
         f"nothing older than {_age(demands.pending_within)}",
         f"tracebridge ship --sink {facts.sink}",
     )
@@ -237,6 +239,12 @@ def _compared(facts: Facts) -> str:
     found = [f"{count:,} {words}" for count, words in counts if count]
     young = f" ({facts.young:,} are younger than the newest validation, or open)" if facts.young else ""
     return f"{facts.clean:,} of {facts.owed:,} sessions are clean" + "".join(f", {words}" for words in found) + young
+
+
+def _when(what: str, happened: str, age_s: float) -> str:
+    if age_s < -_AHEAD_S:
+        return f"{what} {happened} {_age(-age_s)} from now: the clock was set back"
+    return f"{what} is {_age(max(0.0, age_s))} old"
 
 
 def _age(seconds: float) -> str:
