@@ -17,6 +17,7 @@ from tracebridge.delivery.accounting import Accounting, account_for
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.removal import Removal
 from tracebridge.delivery.shipper import Shipper
+from tracebridge.event import timestamp_ns
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
 from tracebridge.sink import Outcome, Receipt
@@ -161,3 +162,21 @@ def test_a_long_life_comes_by_every_place(tmp_path: Path) -> None:
         seen = {name: max(most, getattr(found, name)) for name, most in seen.items()}
     life.stop()
     assert all(seen.values()), seen
+
+
+@pytest.mark.parametrize(
+    "first", ['{"timestamp": "2026-02-\n', '{"half": \n\n'], ids=["a torn event", "a torn line and an empty one"]
+)
+def test_what_waits_behind_a_broken_line_is_as_old_as_it_is(tmp_path: Path, first: str) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    journal = write_session(rig.trace_dir, "a", at=LONG_AGO)
+    # as an old writer has written it, which the fast decoder does not read
+    lines = journal.read_text("utf-8").replace('"plan": "pro"', '"plan": NaN')
+    journal.write_text(first + lines, "utf-8")
+    state = rig.state()
+    try:
+        state.folder(rig.trace_dir)
+        target = state.target(rig.settings.sinks[0].name, rig.settings.sinks[0].endpoint)
+        assert account_for(state, target, Policy()).oldest_ns == timestamp_ns(LONG_AGO)
+    finally:
+        state.close()

@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from tracebridge.delivery.backlog import Backlog, Unread, lines_of
+from tracebridge.delivery.choice import first_ns_of
 from tracebridge.delivery.portion import Portion, recorded
 from tracebridge.delivery.records import Account
 from tracebridge.delivery.state import State
-from tracebridge.event import NotAnEventError, timestamp_ns
 from tracebridge.policy import Policy
 
 
@@ -92,15 +92,9 @@ def _left_out(state: State, account: Account, policy: Policy) -> Iterator[Path]:
             yield journal.events
 
 
-class _Timed(msgspec.Struct):
-    timestamp: str = ""
-
-
 def _first_unread_ns(session: Unread) -> int:
-    """When the first event was written that was not read; 0 if that cannot be told."""
+    """When the first event was written that was not read; 0 if there is none, or if it cannot be told."""
     try:
-        with session.path.open("rb") as file:
-            file.seek(session.offset)
-            return timestamp_ns(msgspec.json.decode(file.readline(), type=_Timed).timestamp)
-    except (OSError, msgspec.DecodeError, NotAnEventError):
+        return first_ns_of(session.path, session.offset) or 0
+    except OSError:
         return 0

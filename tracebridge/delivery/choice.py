@@ -61,7 +61,16 @@ class Choice:
 def began_ns_of(events: Path) -> int | None:
     """When the first event of a journal happened; None if there is none, or it cannot be read."""
     try:
-        with events.open("rb") as file:
-            return next((line.event.time_ns for line in read_journal(file, 0) if line.event is not None), None)
+        return first_ns_of(events)
     except OSError:
         return None
+
+
+def first_ns_of(events: Path, offset: int = 0) -> int | None:
+    """When the first event from `offset` on happened; None if there is none.
+
+    Raises:
+        OSError: the journal cannot be read.
+    """
+    with events.open("rb") as file:
+        return next((line.event.time_ns for line in read_journal(file, offset) if line.event is not None), None)
