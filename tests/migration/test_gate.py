@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -190,6 +191,23 @@ def test_a_session_that_was_given_up_long_ago_and_was_never_sent_to_its_end_is_i
     deliver(workplace)
     told = status(workplace, *FEW)
     assert names(told) == ["compared"], "nobody writes to it, and what is open in it is overdue"
+
+
+def test_a_session_whose_journal_cannot_be_read_is_in_the_way(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = write_session(workplace.trace_dir, "closed", turns=1)
+    deliver(workplace)
+    open_file = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        # a mode would not keep root from reading it
+        if path == journal:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert names(status(workplace, *FEW)) == ["compared"], "no validation to come can compare it either"
 
 
 def test_dead_letters_are_in_the_way_until_somebody_decides_about_them(

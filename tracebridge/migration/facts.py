@@ -11,7 +11,7 @@ import msgspec
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.accounting import account_for
-from tracebridge.delivery.choice import began_ns_of
+from tracebridge.delivery.choice import first_ns_of
 from tracebridge.delivery.evidence import Compared, Validation
 from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.rules import current_rules, rules_from_text
@@ -111,7 +111,7 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         if kept.is_left_behind:
             left_behind.add(session_id)
             continue
-        began_ns = began_ns_of(kept.journal.events)
+        began_ns, is_legible = _began_ns(kept)
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
         found = compared.get(kept.journal.key)
@@ -121,7 +121,8 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
             is_cut_earlier = is_cut_earlier or found.is_cut
         # what is overdue is not open any more: nobody has sent its end
         is_young = max(kept.written_ns, due_ns.get(kept.journal.key, 0)) >= young_since_ns
-        if is_young and verdict not in ("clean", "defective"):
+        # and what cannot be read is compared by no validation to come
+        if is_young and is_legible and verdict not in ("clean", "defective"):
             verdict = "young"
         # an old folder may hold its past, and the trace folder the rest
         sessions[session_id] = sessions.get(session_id, _Session("clean", began_ns)).with_journal(verdict, began_ns)
@@ -137,6 +138,16 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         earlier=tuple(rules_from_text(text).policy for name in sorted(earlier) if (text := state.rules(name))),
         is_cut_earlier=is_cut_earlier,
     )
+
+
+def _began_ns(kept: _Kept) -> tuple[int | None, bool]:
+    """When a journal began, None if it holds no whole event, and whether it can be read; if not, some time after."""
+    try:
+        return first_ns_of(kept.journal.events), True
+    except FileNotFoundError:
+        return None, True  # it was removed, because every sink has it
+    except OSError:
+        return kept.written_ns, False
 
 
 def _verdict(kept: _Kept, found: Compared | None, rules: str) -> str:
