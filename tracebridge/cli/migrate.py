@@ -279,6 +279,10 @@ def _history(arguments: argparse.Namespace) -> int:
         record = entry.record
         what = f"takes step {record.undoes} back: {record.switch}" if record.undoes else str(record.switch)
         print(f"{entry.id}  {as_text(entry.at_ns)}  {entry.who}  {what}: {record.before} to {record.after}")
+        if record.outcome == "not made":
+            print("   NOT MADE: it could not be, or was interrupted before it was")
+        if record.outcome == "intended":
+            print("   interrupted: the next step finds out whether it was made")
         if record.backfill:
             print("   with the past of everybody who is in")
         if record.override:

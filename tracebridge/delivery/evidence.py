@@ -137,11 +137,16 @@ class Evidence:
             for folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut in rows
         ]
 
-    def decide(self, who: str, action: str, record: str) -> None:
-        """Write down a decision, for ever."""
-        self._file.db.execute(
+    def decide(self, who: str, action: str, record: str) -> int:
+        """Write down a decision, for ever; returns its number."""
+        row = self._file.db.execute(
             "INSERT INTO step (at_ns, who, action, record) VALUES (?, ?, ?, ?)", (time.time_ns(), who, action, record)
         )
+        return int(row.lastrowid or 0)
+
+    def conclude(self, step: int, record: str) -> None:
+        """Say of a decision what became of it: `record` takes the place of the one that it was written down with."""
+        self._file.db.execute("UPDATE step SET record = ? WHERE id = ?", (record, step))
 
     def steps(self) -> list[Step]:
         """Every decision, oldest first."""

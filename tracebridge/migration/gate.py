@@ -15,7 +15,7 @@ from tracebridge.journal import layout
 from tracebridge.migration.conditions import Condition, conditions_for
 from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.facts import facts_for
-from tracebridge.migration.history import Entry, Record, entries, last_to_undo, write_down
+from tracebridge.migration.history import Entry, Record, entries, is_of, last_to_undo, making, settle
 from tracebridge.migration.tiers import JOURNAL, MigrationError, Switch, Tier, after, tier_of
 from tracebridge.migration.yaml_edit import Change, set_value, undo
 
@@ -68,6 +68,7 @@ def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Pla
     """
     if plan.blockers and not override:
         raise MigrationError(f"cannot {plan.switch}: {len(plan.blockers)} conditions do not hold")
+    settle(state, file.path, file.text)
     text, change = set_value(file.text, plan.switch.path, plan.switch.on)
     file.check(text, settings, plan.switch)
     record = Record(
@@ -81,7 +82,8 @@ def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Pla
         accepted=asked.accepted,
         override=override,
     )
-    file.write(text, lambda: write_down(state, "advance", record))
+    with making(state, "advance", record) as write_down:
+        file.write(text, write_down)
 
 
 def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_run: bool = False) -> Entry:
@@ -91,11 +93,12 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
         MigrationError: there is none, it was made in another file, or the file cannot be changed.
         EditError: what the step has changed was changed again by somebody else.
     """
+    settle(state, file.path, file.text)
     last = last_to_undo(entries(state))
     if last is None:
         raise MigrationError(f"{settings.trace_dir}: no step was made with `tracebridge migrate advance`")
     made_in = Path(last.record.file)
-    if not made_in.exists() or not file.path.samefile(made_in):
+    if not is_of(last.record, file.path):
         raise MigrationError(f"the last step changed {made_in}: name that file with --config")
     switch = Switch(sink=last.record.switch.sink, on=not last.record.switch.on)
     done = last.record.change
@@ -114,13 +117,15 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
         undoes=last.id,
     )
 
-    def just_before() -> None:
-        if switch == Switch(sink=JOURNAL, on=True):
-            # from now on nobody who runs already deletes any more
-            layout.kept_marker(settings.trace_dir).touch()
-        write_down(state, "rollback", record)
+    with making(state, "rollback", record) as write_down:
 
-    file.write(text, just_before)
+        def just_before() -> None:
+            if switch == Switch(sink=JOURNAL, on=True):
+                # from now on nobody who runs already deletes any more
+                layout.kept_marker(settings.trace_dir).touch()
+            write_down()
+
+        file.write(text, just_before)
     return last
 
 

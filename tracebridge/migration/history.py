@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -13,9 +16,11 @@ from tracebridge.delivery.evidence import Step
 from tracebridge.delivery.state import State
 from tracebridge.migration.conditions import Condition
 from tracebridge.migration.tiers import Switch
-from tracebridge.migration.yaml_edit import Change
+from tracebridge.migration.yaml_edit import Change, holds
 
 Action = Literal["advance", "rollback", "ramp"]
+Outcome = Literal["made", "intended", "not made"]
+"""What became of a step. `intended`: its process ended before it could say so; the next step finds out."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Of a share that was changed: whether the past was asked for."""
     undoes: int = 0
     """The number of the step that is taken back; 0 in one that takes none back."""
+    outcome: Outcome = "made"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +57,47 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
 
 
-def write_down(state: State, action: Action, record: Record) -> None:
-    """Keep a step for ever."""
-    state.evidence.decide(operator(), action, msgspec.json.encode(record).decode())
+@contextmanager
+def making(state: State, action: Action, record: Record) -> Iterator[Callable[[], None]]:
+    """Make a step; what is given writes it down, just before it is made.
+
+    It is written down as intended, so that a process that is killed leaves neither a step that nobody knows of, nor
+    one that is told and was not made. It is made once the block has ended, and not if that fails.
+    """
+    number = 0
+
+    def write_down() -> None:
+        nonlocal number
+        number = state.evidence.decide(operator(), action, _text(record, "intended"))
+
+    try:
+        yield write_down
+    except Exception:
+        if number:
+            state.evidence.conclude(number, _text(record, "not made"))
+        raise
+    state.evidence.conclude(number, _text(record, "made"))
+
+
+def is_of(record: Record, file: Path) -> bool:
+    """Whether it is this configuration file that a step changes."""
+    own = Path(record.file)
+    return own.exists() and file.samefile(own)
+
+
+def settle(state: State, file: Path, text: str) -> None:
+    """Find out by a configuration file what became of the newest step, if it was to change it and was interrupted.
+
+    Raises:
+        EditError: the text is not valid YAML.
+    """
+    last = next(reversed(entries(state)), None)
+    if last is None or last.record.outcome != "intended" or last.record.change is None:
+        return
+    if not is_of(last.record, file):
+        return
+    is_made = holds(text, last.record.change)
+    state.evidence.conclude(last.id, _text(last.record, "made" if is_made else "not made"))
 
 
 def entries(state: State) -> list[Entry]:
@@ -63,8 +107,9 @@ def entries(state: State) -> list[Entry]:
 
 def last_to_undo(history: list[Entry]) -> Entry | None:
     """The newest advance that was not taken back."""
-    undone = {entry.record.undoes for entry in history}
-    return next((entry for entry in reversed(history) if entry.action == "advance" and entry.id not in undone), None)
+    made = [entry for entry in history if entry.record.outcome == "made"]
+    undone = {entry.record.undoes for entry in made}
+    return next((entry for entry in reversed(made) if entry.action == "advance" and entry.id not in undone), None)
 
 
 def operator() -> str:
@@ -73,6 +118,10 @@ def operator() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _text(record: Record, outcome: Outcome) -> str:
+    return msgspec.json.encode(msgspec.structs.replace(record, outcome=outcome)).decode()
 
 
 def _entry(step: Step) -> Entry:

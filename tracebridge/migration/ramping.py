@@ -11,7 +11,7 @@ from tracebridge.delivery.portion import Portion, Standing, recorded
 from tracebridge.delivery.ramp import Ramp
 from tracebridge.delivery.state import State
 from tracebridge.migration.configuration_file import ConfigurationFile
-from tracebridge.migration.history import Record, write_down
+from tracebridge.migration.history import Record, making, settle
 from tracebridge.migration.tiers import MigrationError, Switch, tier_of
 from tracebridge.migration.yaml_edit import set_value
 from tracebridge.policy import Policy, keeps_session
@@ -60,20 +60,27 @@ def change_share(
         after=tier_of(settings).name,
         backfill=backfill,
     )
+    settle(state, file.path, file.text)
     if share == before:
-        _keep(state, target, ramp, record)
+        with making(state, "ramp", record) as write_down:
+            state.keep_ramp(target, ramp)
+            write_down()
     else:
         text, change = set_value(file.text, switch.path, share)
         file.check(text, settings, switch)
-        record = msgspec.structs.replace(record, change=change)
-        # before the file: whoever starts by the new one must know whose past is not sent
-        file.write(text, lambda: _keep(state, target, ramp, record))
+        with making(state, "ramp", msgspec.structs.replace(record, change=change)) as write_down:
+
+            def just_before() -> None:
+                # before the file: whoever starts by the new one must know whose past is not sent
+                state.keep_ramp(target, ramp)
+                write_down()
+
+            try:
+                file.write(text, just_before)
+            except MigrationError:
+                state.keep_ramp(target, old)
+                raise
     return _ramped(state, target, sink, before, share)
-
-
-def _keep(state: State, target: int, ramp: Ramp, record: Record) -> None:
-    state.keep_ramp(target, ramp)
-    write_down(state, "ramp", record)
 
 
 def _ramped(state: State, target: int, sink: SinkSettings, before: float, share: float) -> Ramped:

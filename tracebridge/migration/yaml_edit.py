@@ -63,6 +63,15 @@ def set_value(text: str, path: tuple[str, ...], value: bool | float) -> tuple[st
     return changed, Change(path=path, value=value, old=text[start:end], new=new)
 
 
+def holds(text: str, change: Change) -> bool:
+    """Whether the value of a change stands in its place.
+
+    Raises:
+        EditError: the text is not valid YAML.
+    """
+    return _Tree(text, change.path, change.value).read() == change.value
+
+
 def undo(text: str, change: Change) -> str:
     """Take a change to true or false back, and nothing that was written since.
 
