@@ -27,6 +27,14 @@ def test_what_was_noted_is_known_by_name_as_it_was_noted_last(log: SpooledLog) -
     assert found["session-a%20b"].gone_ns > first.gone_ns
 
 
+def test_a_note_that_is_withdrawn_leaves_what_was_noted_before(log: SpooledLog) -> None:
+    first = log.append("session-a", "a")
+    log.withdraw(log.append("session-a", "a"))
+    assert log.sessions() == {"session-a": first}
+    log.withdraw(first)
+    assert log.sessions() == {}
+
+
 def test_half_a_line_of_a_writer_that_died_spoils_no_other(log: SpooledLog, tmp_path: Path) -> None:
     log.append("session-a", "a")
     with layout.spooled_log(tmp_path).open("ab") as file:

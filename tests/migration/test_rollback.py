@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -21,12 +23,27 @@ from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.delivery.removal import Removal
 from tracebridge.devserver import DevServer
+from tracebridge.journal import layout
 from tracebridge.journal.spooled import SpooledLog
 from tracebridge.testing import Fault
 
 INGESTION = "POST /api/public/otel/v1/traces"
 READING = "GET /api/public/v2/observations"
 OFF = ("migrate", "advance", "--override", "test")
+KILLED_AFTER_TWO = """
+import os, signal, sys
+from pathlib import Path
+from tracebridge.cli import main
+rename, moved = Path.rename, []
+def rename_and_die(source, target):
+    rename(source, target)
+    if Path(target).parent.name == "traces":
+        moved.append(target)
+        if len(moved) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = rename_and_die
+main(sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -123,6 +140,37 @@ def test_nothing_is_put_over_a_session_that_is_there_again(workplace: Workplace)
     assert "not back: s1: there again with later events" in ran.stdout
     assert "2 sessions are back" in ran.stdout
     assert again.read_bytes() == content
+
+
+def test_a_session_that_the_spool_could_not_delete_is_not_told_as_begun_anew(workplace: Workplace) -> None:
+    workplace.call(*OFF)
+    assert workplace.call("ship").returncode == 0
+    removal = Removal(workplace.settings, spooled=SpooledLog(workplace.trace_dir))
+    try:
+        with layout.events_file(layout.session_folder(workplace.trace_dir, "s1")).open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_SH)
+            for _ in range(3):
+                refused = removal.remove_older_than(0).refused
+                assert [(one.session, one.reason) for one in refused] == [("s1", "a writer has its file open")]
+    finally:
+        removal.close()
+    assert "session-s1" not in SpooledLog(workplace.trace_dir).sessions()
+    ran = workplace.call("migrate", "rollback")
+    assert (ran.returncode, "not back" in ran.stdout) == (0, False)
+    assert "2 sessions are back" in ran.stdout
+
+
+def test_a_rollback_that_was_killed_while_files_came_back_is_whole_once_it_goes_on(workplace: Workplace) -> None:
+    workplace.call(*OFF)
+    empty(workplace)
+    line = [sys.executable, "-c", KILLED_AFTER_TWO, "--config", str(workplace.config), "migrate", "rollback"]
+    ran = subprocess.run(line, env=environment(), cwd=workplace.folder, check=False, timeout=50)
+    assert ran.returncode == -signal.SIGKILL
+    assert len(list(workplace.trace_dir.glob("session-*"))) == 2
+    again = workplace.call("migrate", "restore")
+    assert (again.returncode, again.stdout) == (0, "1 sessions are back from langfuse\n")
+    assert sorted(journal_events(workplace.trace_dir)) == ["s0", "s1", "s2"]
+    assert SpooledLog(workplace.trace_dir).sessions() == {}
 
 
 def test_what_the_backend_lost_is_named(workplace: Workplace, devserver: DevServer) -> None:

@@ -194,10 +194,7 @@ class Removal:
                 break
             reason = self._reason_to_keep(candidate, owed)
             if not reason and not dry_run:
-                if self._spooled is not None:
-                    self._spooled.append(candidate.folder.name, candidate.session_id)
-                reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
-                self._sweep()
+                reason = self._remove(candidate)
             if reason and not layout.events_file(candidate.folder).exists():
                 continue  # another pass has deleted it meanwhile, and counts it
             if reason:
@@ -206,6 +203,15 @@ class Removal:
                 result.sessions.append(candidate.session_id)
                 gone_bytes += candidate.size
         return msgspec.structs.replace(result, bytes=gone_bytes)
+
+    def _remove(self, candidate: _Candidate) -> str:
+        """Delete a session's files, which a spool notes before; why they stay, or empty."""
+        noted = None if self._spooled is None else self._spooled.append(candidate.folder.name, candidate.session_id)
+        reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
+        if reason and noted is not None and self._spooled is not None:
+            self._spooled.withdraw(noted)
+        self._sweep()
+        return reason
 
     def _sweep(self) -> None:
         """Forget and delete what was taken out of its place, by this pass or by one that died."""

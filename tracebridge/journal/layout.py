@@ -119,6 +119,11 @@ def kept_marker(trace_dir: Path) -> Path:
     return state_folder(trace_dir) / "kept"
 
 
+def returning_log(trace_dir: Path) -> Path:
+    """Return the file that names the sessions that are being brought back, and are restored but for their last step."""
+    return state_folder(trace_dir) / "returning.log"
+
+
 def spooled_log(trace_dir: Path) -> Path:
     """Return the file that names the sessions whose files a spool has deleted."""
     return state_folder(trace_dir) / "spooled.log"

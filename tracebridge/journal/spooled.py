@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,29 +27,45 @@ class Spooled(msgspec.Struct, frozen=True, array_like=True):
 class SpooledLog:
     """The file `.tracebridge/spooled.log`, one line a deletion. Any number of processes may use it."""
 
-    def __init__(self, trace_dir: Path) -> None:
-        self._path = layout.spooled_log(trace_dir)
+    def __init__(self, trace_dir: Path, path: Path | None = None) -> None:
+        """`path` is that of another file in the same form."""
+        self._path = path or layout.spooled_log(trace_dir)
 
-    def append(self, name: str, session_id: str) -> None:
-        """Note a session whose files are about to go.
+    def append(self, name: str, session_id: str) -> Spooled:
+        """Note a session whose files are about to go; returns the note.
 
         Raises:
             OSError: it cannot be noted, so they must stay.
         """
-        line = msgspec.json.encode(Spooled(time.time_ns(), name, session_id)) + b"\n"
+        noted = Spooled(time.time_ns(), name, session_id)
+        self.note([noted])
+        return noted
+
+    def note(self, sessions: Iterable[Spooled]) -> None:
+        """Note sessions.
+
+        Raises:
+            OSError: they cannot be noted.
+        """
+        lines = b"".join(msgspec.json.encode(spooled) + b"\n" for spooled in sessions)
         with self._locked() as descriptor:
             size = os.fstat(descriptor).st_size
             # whoever was killed may have left half a line
             begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
-            os.write(descriptor, begin + line)
+            os.write(descriptor, begin + lines)
+
+    def withdraw(self, noted: Spooled) -> None:
+        """Take a note back, because the files stay; what was noted of the session before holds again.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        with self._locked():
+            self._replace(spooled for spooled in self._noted() if spooled != noted)
 
     def sessions(self) -> dict[str, Spooled]:
         """Each session that was noted, by the name of its folder, as it was noted last."""
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return {}
-        return {spooled.name: spooled for spooled in _decoded(lines)}
+        return {spooled.name: spooled for spooled in self._noted()}
 
     def forget(self, names: Collection[str]) -> None:
         """Sessions are back, or are not missed any more.
@@ -58,10 +74,19 @@ class SpooledLog:
             OSError: the log cannot be written.
         """
         with self._locked():
-            kept = [spooled for name, spooled in self.sessions().items() if name not in names]
-            new = self._path.with_suffix(".new")
-            new.write_bytes(b"".join(msgspec.json.encode(spooled) + b"\n" for spooled in kept))
-            os.replace(new, self._path)
+            self._replace(spooled for name, spooled in self.sessions().items() if name not in names)
+
+    def _noted(self) -> Iterator[Spooled]:
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return iter(())
+        return _decoded(lines)
+
+    def _replace(self, kept: Iterable[Spooled]) -> None:
+        new = self._path.with_suffix(".new")
+        new.write_bytes(b"".join(msgspec.json.encode(spooled) + b"\n" for spooled in kept))
+        os.replace(new, self._path)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

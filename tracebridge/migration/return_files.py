@@ -75,29 +75,36 @@ def return_files(
     Raises:
         TracebridgeError: the backend cannot be read at all, or the folder not be written to.
     """
-    log = SpooledLog(settings.trace_dir)
-    spooled = log.sessions()
+    log, returning = SpooledLog(settings.trace_dir), _returning(settings.trace_dir)
+    staging = layout.state_folder(settings.trace_dir) / "returning"
+    # of what a killed run has noted as restored, that is still to be moved which it has not moved
+    unmoved = {name: one for name, one in returning.sessions().items() if os.path.lexists(staging / name)}
+    spooled = unmoved | log.sessions()
     there = {name for name in spooled if os.path.lexists(settings.trace_dir / name)}
     wanted = {one.session_id: one for name, one in spooled.items() if name not in there}
     kept = [spooled[name].session_id for name in sorted(there)]
     if not wanted:
         return Returned(sink=sink.name, kept=tuple(kept))
-    staging = layout.state_folder(settings.trace_dir) / "returning"
     restorer = Restorer(sink, staging, settings.capture, policy_of)
     try:
         restored = restorer.restore(Selection(session_ids=tuple(wanted)), skip_existing=True, progress=progress)
     finally:
         restorer.close()
+    restored_folders = [folder for folder in layout.session_folders(staging) if folder.name in spooled]
+    # they change from one log to the other before they are moved: else what was moved by a run that is killed, and is
+    # there, would look as if a writer had begun it anew
+    returning.note(spooled[folder.name] for folder in restored_folders)
+    log.forget({folder.name for folder in restored_folders})
     back = []
-    for staged in layout.session_folders(staging):
-        one = spooled.get(staged.name)
-        if one is None:
-            continue
+    for staged in restored_folders:
+        one = spooled[staged.name]
         if _put_in_place(settings, state, staged, one):
             back.append(one)
         else:
-            kept.append(one.session_id)
-    log.forget({one.name for one in back})
+            log.note([one])
+            if one.session_id not in kept:
+                kept.append(one.session_id)
+    returning.forget(returning.sessions())
     if not restored.left:
         shutil.rmtree(staging, ignore_errors=True)
     return Returned(
@@ -110,6 +117,10 @@ def return_files(
         left=restored.left,
         trouble=restored.trouble,
     )
+
+
+def _returning(trace_dir: Path) -> SpooledLog:
+    return SpooledLog(trace_dir, layout.returning_log(trace_dir))
 
 
 def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spooled) -> bool:
