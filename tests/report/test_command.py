@@ -44,6 +44,17 @@ def test_both_reports_tell_of_every_sink_and_the_exit_code_stays(place: Workplac
     ]
 
 
+def test_a_validation_of_what_is_new_where_nothing_is_passes_in_all_its_reports(place: Workplace) -> None:
+    assert place.call("validate", "--sink", "langfuse").returncode == 0
+    html, junit = place.folder / "report.html", place.folder / "report.xml"
+    ran = place.call("validate", "--sink", "langfuse", "--since-last", "--html", html, "--junit", junit)
+    assert ran.returncode == 0
+    (suite,) = ElementTree.parse(junit).getroot()
+    assert (suite.attrib["errors"], suite.attrib["failures"]) == ("0", "0")
+    assert "sessions were found clean before" in html.read_text("utf-8")
+    assert "nothing was compared" not in html.read_text("utf-8")
+
+
 def test_what_was_changed_at_the_backend_is_in_the_reports(place: Workplace, devserver: DevServer) -> None:
     turn = next(span for span in place.observed("langfuse", EVERYTHING) if span.kind == "turn")
     change_observation(devserver, turn, output="Nobody said <b>this</b>.")

@@ -90,6 +90,12 @@ def test_having_compared_nothing_is_an_error() -> None:
     assert suite.attrib["errors"] == "1"
 
 
+def test_what_was_found_clean_before_is_no_error_and_is_told() -> None:
+    (suite,) = checked(report(verdict(sessions=0, expected=0, equal=0, spans={}, known_clean=5)))
+    assert (suite.attrib["errors"], suite.attrib["failures"]) == ("0", "0")
+    assert {one.attrib["name"]: one.attrib["value"] for one in suite.iter("property")}["found clean before"] == "5"
+
+
 def test_a_hundred_thousand_findings_are_counted_and_a_few_of_them_told() -> None:
     text = junit.document(report(verdict(findings=(finding(),) * 100_000)))
     assert 'message="100,000 spans: ' in text

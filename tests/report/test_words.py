@@ -31,6 +31,16 @@ def test_the_days_of_everything_are_not_said_of_a_part() -> None:
     assert words.answer(told) == "All 23 spans of 3 sessions are in langfuse and equal."
 
 
+def test_what_was_found_clean_before_is_told_apart() -> None:
+    assert answer(known_clean=5) == (
+        "All 23 spans of 3 sessions are in langfuse and equal; 5 sessions more were found clean before, and have not "
+        "changed."
+    )
+    assert answer(sessions=0, expected=0, equal=0, known_clean=5) == (
+        "Nothing is new to compare with langfuse; 5 sessions were found clean before, and have not changed."
+    )
+
+
 def test_a_sample_says_of_how_many_it_was_drawn() -> None:
     told = answer(scope=Scope(sample=0.05), drawn_from=60)
     assert told == "All 23 spans of 3 drawn of 60 sessions are in langfuse and equal."

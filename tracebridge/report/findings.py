@@ -33,7 +33,7 @@ def findings(verdict: Verdict) -> Child:
 
 def _nothing(verdict: Verdict) -> str:
     if not verdict.sessions:
-        return "None, but nothing was compared either."
+        return "None; nothing is new." if verdict.known_clean else "None, but nothing was compared either."
     return "None: nothing is missing, different, there too often, or there without having been recorded."
 
 

@@ -59,7 +59,7 @@ def _suite(sink: SinkReport, number: int, made_ns: int) -> Element:
         ),
         tests=str(1 + len(_questions(verdict))),
         failures=str(len(failed)),
-        errors=str(int(_is_incomplete(verdict))),
+        errors=str(int(verdict.is_incomplete)),
         skipped="0",
         time=seconds,
     )
@@ -76,6 +76,7 @@ def _properties(verdict: Verdict) -> Iterator[Element]:
         "endpoint": words.without_credentials(verdict.endpoint),
         "scope": "; ".join(words.asked_for(verdict.scope)),
         "sessions": str(verdict.sessions),
+        **({"found clean before": str(verdict.known_clean)} if verdict.known_clean else {}),
         "expected": str(verdict.expected),
         "equal": str(verdict.equal),
         "foreign": str(verdict.counts.get("foreign", 0)),
@@ -90,12 +91,8 @@ def _case(sink: str, name: str, seconds: str, trouble: Element | None) -> Elemen
     return element("testcase", trouble, classname=f"tracebridge.{sink}", name=name, time=seconds)
 
 
-def _is_incomplete(verdict: Verdict) -> bool:
-    return bool(verdict.uncompared) or verdict.sessions == 0
-
-
 def _not_compared(verdict: Verdict) -> Element | None:
-    if not _is_incomplete(verdict):
+    if not verdict.is_incomplete:
         return None
     lines = [
         f"session {in_one_line(one.session_id)}: {in_one_line(one.reason)}"

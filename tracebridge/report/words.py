@@ -105,6 +105,9 @@ def not_compared(verdict: Verdict) -> str:
 
 def _clean(sink: SinkReport) -> str:
     verdict = sink.verdict
+    if not verdict.sessions:
+        before = quantity(verdict.known_clean, "session")
+        return f"Nothing is new to compare with {verdict.sink}; {before} were found clean before, and have not changed."
     is_sample = verdict.scope.sample < 1
     drawn = f"{verdict.sessions:,} drawn of {quantity(verdict.drawn_from, 'session')}" if verdict.drawn_from else ""
     sessions = drawn if is_sample and drawn else quantity(verdict.sessions, "session")
@@ -115,7 +118,7 @@ def _clean(sink: SinkReport) -> str:
     losses = f", up to {len(verdict.losses)} declared {'loss' if len(verdict.losses) == 1 else 'losses'}"
     return (
         f"All {quantity(verdict.expected, 'span')} of {sessions}{recorded} are in {verdict.sink} and equal"
-        f"{losses if verdict.losses else ''}."
+        f"{losses if verdict.losses else ''}{f'; {known_clean(verdict)}' if verdict.known_clean else ''}."
     )
 
 

@@ -72,9 +72,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         """
         if any(self.counts.get(kind) for kind in DEFECTS):
             return FOUND
-        if self.uncompared or self.sessions + self.known_clean == 0:
-            return UNCOMPARED
-        return CLEAN
+        return UNCOMPARED if self.is_incomplete else CLEAN
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether something that is owed was not compared, or nothing was."""
+        return bool(self.uncompared) or self.sessions + self.known_clean == 0
 
     @property
     def undetected(self) -> int:
