@@ -46,6 +46,12 @@ def test_a_sample_says_of_how_many_it_was_drawn() -> None:
     assert told == "All 23 spans of 3 drawn of 60 sessions are in langfuse and equal."
 
 
+def test_what_the_policy_left_out_is_not_told_as_being_there() -> None:
+    assert answer(policy={"events narrowed": 12}) == (
+        "All 23 spans of 3 sessions are in langfuse and equal, but for what its policy left out (12 events narrowed)."
+    )
+
+
 def test_findings_are_counted_by_what_they_mean_and_foreign_spans_are_none() -> None:
     found = (*[finding("missing")] * 3, finding("different"), finding("foreign"))
     assert answer(findings=found, equal=19, uncompared=(OPEN,)) == (
@@ -69,6 +75,10 @@ def test_what_was_not_compared_is_no_proof() -> None:
     [
         ([verdict()], "Nothing is lost: langfuse holds all that was recorded"),
         ([verdict(), verdict(sink="otel")], "Nothing is lost: langfuse and otel hold all that was recorded"),
+        (
+            [verdict(policy={"sessions sampled out": 1}), verdict(sink="otel")],
+            "Nothing is lost but what the policy of langfuse leaves out",
+        ),
         ([verdict(scope=Scope(sample=0.1))], "Nothing is lost in what was compared with langfuse"),
         ([verdict(uncompared=(OPEN,))], "Not proved yet: langfuse could not be compared in full"),
         (

@@ -68,9 +68,13 @@ def title(report: Report) -> str:
     if unproved or not report.sinks:
         return f"Not proved yet: {listed(unproved)} could not be compared in full"
     names = listed([sink.verdict.sink for sink in report.sinks])
+    narrowed = [sink.verdict.sink for sink in report.sinks if sink.verdict.policy]
+    but = f" but what the policy of {listed(narrowed)} leaves out" if narrowed else ""
     if all(_is_everything(sink.verdict.scope) for sink in report.sinks):
+        if narrowed:
+            return f"Nothing is lost{but}"
         return f"Nothing is lost: {names} {'holds' if len(report.sinks) == 1 else 'hold'} all that was recorded"
-    return f"Nothing is lost in what was compared with {names}"
+    return f"Nothing is lost in what was compared with {names}{but}"
 
 
 def answer(sink: SinkReport) -> str:
@@ -116,9 +120,11 @@ def _clean(sink: SinkReport) -> str:
         first, last = sink.days[0].date, sink.days[-1].date
         recorded = f" recorded on {first}" if first == last else f" recorded between {first} and {last}"
     losses = f", up to {len(verdict.losses)} declared {'loss' if len(verdict.losses) == 1 else 'losses'}"
+    named = ", ".join(f"{count:,} {name}" for name, count in verdict.policy.items())
+    left_out = f", but for what its policy left out ({named})" if named else ""
     return (
         f"All {quantity(verdict.expected, 'span')} of {sessions}{recorded} are in {verdict.sink} and equal"
-        f"{losses if verdict.losses else ''}{f'; {known_clean(verdict)}' if verdict.known_clean else ''}."
+        f"{losses if verdict.losses else ''}{left_out}{f'; {known_clean(verdict)}' if verdict.known_clean else ''}."
     )
 
 
