@@ -44,6 +44,23 @@ def test_both_reports_tell_of_every_sink_and_the_exit_code_stays(place: Workplac
     ]
 
 
+def test_a_sink_that_cannot_be_read_keeps_no_verdict_on_the_others_back(place: Workplace, devserver: DevServer) -> None:
+    sinks = both(devserver)
+    del sinks["otel"]["reader"]
+    place.configure({"otel": sinks["otel"], "langfuse": sinks["langfuse"]})
+    change_observation(devserver, place.observed("langfuse")[0], name="another name")
+    junit = place.folder / "report.xml"
+    ran = place.call("validate", "--junit", junit)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "langfuse: FINDINGS" in ran.stdout
+    assert "otel: NOT EVERYTHING COULD BE COMPARED" in ran.stdout
+    assert "needs `reader:`" in ran.stdout
+    suites = {suite.attrib["name"]: suite.attrib for suite in ElementTree.parse(junit).getroot()}
+    assert (suites["tracebridge.otel"]["errors"], suites["tracebridge.langfuse"]["failures"]) == ("1", "1")
+    verdicts = place.verdicts()
+    assert [verdict["exit_code"] for verdict in verdicts.values()] == [2, 1]
+
+
 def test_a_validation_of_what_is_new_where_nothing_is_passes_in_all_its_reports(place: Workplace) -> None:
     assert place.call("validate", "--sink", "langfuse").returncode == 0
     html, junit = place.folder / "report.html", place.folder / "report.xml"

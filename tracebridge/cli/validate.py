@@ -48,7 +48,7 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Validate."""
-    from tracebridge.validation import Scope, Validator
+    from tracebridge.validation import Scope, Validator, without_reader
 
     if sides.is_asked_for(arguments):
         return sides.run(arguments)
@@ -65,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     sinks = chosen_sinks(settings, arguments.sink)
     verdicts = []
     for sink in sinks:
+        if not sink.capabilities.readable:
+            verdicts.append(without_reader(sink, scope))
+            continue
         validator = Validator(sink, settings.trace_dir)
         try:
             with progress(f"validating {sink.name}", "sessions") as bar:

@@ -22,7 +22,7 @@ from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
 from tracebridge.validation.comparison import Comparison, Earlier, Finding, SpanId, compare
 from tracebridge.validation.expected import Expected, expected_of, id_of
-from tracebridge.validation.owed import Owed, owing
+from tracebridge.validation.owed import Owed, Owing, owing
 from tracebridge.validation.remedy import remedy
 from tracebridge.validation.scope import Scope
 from tracebridge.validation.verdict import Tally, Verdict
@@ -33,6 +33,8 @@ LEAST_PATIENCE_S: Final = 2.0
 """How long spans that do not show yet are waited for, at least, in seconds; else three times the sink's lag."""
 _MOST_PLACED: Final = 100
 """Of how many findings it is looked up in which line of which file they were recorded."""
+
+_NO_READER: Final = "it cannot be read back, so it cannot be validated; an OpenTelemetry sink needs `reader:`"
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
@@ -61,6 +63,13 @@ class _Sent(NamedTuple):
     is_cut: bool
 
 
+def without_reader(sink: SinkSettings, scope: Scope) -> Verdict:
+    """The verdict on a sink that cannot be read back: nothing of it could be compared."""
+    tally = Tally(sink.name, sink.endpoint, scope, Owing(sessions=(), drawn_from=0, sampled_out=0, known_clean=0))
+    tally.could_not_compare(_NO_READER)
+    return tally.verdict()
+
+
 class Validator:
     """Validates one sink over the sessions of a trace folder and of every folder that was backfilled."""
 
@@ -76,10 +85,7 @@ class Validator:
             raise ConfigurationError(f"sink {sink.name}: switch it on to validate it")
         self._capabilities = sink.capabilities
         if not self._capabilities.readable:
-            raise ConfigurationError(
-                f"sink {sink.name}: cannot be read back, so it cannot be validated; "
-                "an OpenTelemetry sink needs `reader:`"
-            )
+            raise ConfigurationError(f"sink {sink.name}: {_NO_READER}")
         self._sink = sink
         self._trace_dir = trace_dir
         self._rules = current_rules(sink)
