@@ -6,6 +6,7 @@ import errno
 import getpass
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from tests.delivery.rig import write_session
 from tests.migration.evidence import compare_all, deliver, state_of, write_sessions
-from tests.workplace import Workplace, langfuse, otel
+from tests.workplace import Workplace, environment, langfuse, otel
 from tracebridge.config import load
 from tracebridge.devserver import DevServer
 from tracebridge.journal import layout
@@ -98,6 +99,22 @@ def test_what_is_in_the_way_is_named_with_the_command_that_clears_it(workplace: 
     assert "langfuse days: 2.00 days from the first clean session to the last (wanted: at least 5)" in ran.stdout
     assert ran.stdout.count("tracebridge validate --sink langfuse") == 2
     assert workplace.config.read_bytes() == before
+
+
+@pytest.mark.parametrize(("variables", "code"), [({}, 1), ({"PYTHONUNBUFFERED": "1"}, 141)], ids=["told", "cut short"])
+def test_a_gate_that_is_shut_does_not_look_open_because_nobody_reads_what_it_says(
+    workplace: Workplace, variables: dict[str, str], code: int
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        line = workplace.command("--config", workplace.config, "migrate", "status")
+        ran = subprocess.run(
+            line, stdout=writing, stderr=subprocess.PIPE, env=environment(**variables), check=False, timeout=50
+        )
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (code, b"")
 
 
 def test_a_session_that_was_never_compared_is_in_the_way(workplace: Workplace) -> None:

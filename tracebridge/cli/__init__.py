@@ -48,19 +48,25 @@ Your own way:  tracebridge config check     is the configuration right?
 
 _EPILOG = "Exit codes: 0 all is well; 1 something was found or is left undone; 2 it could not be done or not be told."
 
+_BROKEN_PIPE = 141
+"""What shells say of a command that nobody reads any more, and that could not come to its end."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    code = _BROKEN_PIPE
     try:
         try:
-            return _run(argv)
+            code = _run(argv)
         finally:
             # at exit it would be too late to notice that nobody reads any more
             sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # whoever read our output has seen enough; keep the interpreter from complaining about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # what was found is found, though nobody reads it: it must not look as if all were well
+        return code
     except KeyboardInterrupt:
         return 130
 
