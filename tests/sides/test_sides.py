@@ -128,7 +128,21 @@ def test_people_are_told_what_differs_and_where(delivered: Workplace, tmp_path: 
         (["--left", "folder:.", "--right", "spans:nowhere.jsonl"], "nowhere.jsonl is not there"),
         (["--left", "folder:.", "--right", "otel-export:."], "reads no exports of the sink type 'otel'"),
         (["--left", "folder:.", "--right", "folder:.", "--master", "local"], "add --engine spark"),
-        (["--left", "folder:.", "--right", "folder:.", "--session", "s"], "leave them out"),
+        (["--left", "folder:.", "--right", "folder:.", "--session", "s"], "--session can be had"),
+        *(
+            (["--left", "folder:.", "--right", "folder:.", *option], f"{option[0]} can be had of a comparison with the")
+            for option in (
+                ["--sink", "langfuse"],
+                ["--since", "2026-02"],
+                ["--until", "2026-02"],
+                ["--environment", "production"],
+                ["--sample", "5%"],
+                ["--since-last"],
+                ["--resend"],
+                ["--html", "report.html"],
+                ["--junit", "report.xml"],
+            )
+        ),
         (["--engine", "duckdb"], "name both"),
     ],
 )

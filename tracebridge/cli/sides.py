@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _MOST_PRINTED: Final = 20
 _MOST_CHARACTERS: Final = 160
 _DEFAULT_MEMORY_MB: Final = 1_024
+_OF_THE_JOURNAL: Final = {
+    **dict.fromkeys(("sink", "session", "since", "until", "environment", "html", "junit")),
+    "sample": 1.0,
+    "since_last": False,
+    "resend": False,
+}
+"""The options of `validate` that mean nothing for two sides, and what they are if nobody gives them."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +67,11 @@ def is_asked_for(arguments: argparse.Namespace) -> bool:
         ConfigurationError: it is half about them.
     """
     if arguments.left and arguments.right:
-        if arguments.sink or arguments.session:
+        # whoever asked for a part, or for a report, must not take the whole, or the report of yesterday, for it
+        if given := [option for option, usual in _OF_THE_JOURNAL.items() if getattr(arguments, option) != usual]:
+            named = " and ".join(f"--{option.replace('_', '-')}" for option in given)
             raise ConfigurationError(
-                "--sink and --session are about the journal: leave them out beside --left and --right"
+                f"{named} can be had of a comparison with the journal alone: leave out beside --left and --right"
             )
         return True
     options = ("left", "right", "like", "engine", "master", "memory_mb", "examples", "save_left", "save_right")
