@@ -173,6 +173,16 @@ def test_a_rollback_that_was_killed_while_files_came_back_is_whole_once_it_goes_
     assert SpooledLog(workplace.trace_dir).sessions() == {}
 
 
+def test_the_name_of_a_session_cannot_command_the_terminal(workplace: Workplace, devserver: DevServer) -> None:
+    write_session(workplace.trace_dir, "\x1b[2J\x9b31m\u202e", turns=1)
+    workplace.call(*OFF)
+    empty(workplace)
+    devserver.clear()
+    told = workplace.call("migrate", "rollback").stdout
+    assert "not back: \\x1b[2J\\x9b31m\\u202e: not at the backend" in told
+    assert not {"\x1b", "\x9b", "\u202e"} & set(told)
+
+
 def test_what_the_backend_lost_is_named(workplace: Workplace, devserver: DevServer) -> None:
     workplace.call(*OFF)
     empty(workplace)

@@ -53,6 +53,14 @@ def test_any_two_sides_that_hold_the_same_are_equal(delivered: Workplace, left: 
     assert (code, told["expected"], told["observed"], told["equal"]) == (0, SPANS, SPANS, SPANS)
 
 
+def test_no_content_can_reach_the_terminal_as_it_is(delivered: Workplace, tmp_path: Path) -> None:
+    write_session(tmp_path / "copy", "\x1b[2J\x9b31m\u202e", turns=1, tool="\u202e\x9b", at="2026-02-01T10:00:00.000Z")
+    ran = delivered.call("validate", "--left", f"folder:{tmp_path / 'copy'}", "--right", "sink:langfuse")
+    assert ran.returncode == 1
+    assert "of session \\x1b[2J\\x9b31m\\u202e" in ran.stdout
+    assert not {"\x1b", "\x9b", "\u202e"} & set(ran.stdout)
+
+
 def test_what_one_folder_lacks_is_missing_one_way_and_extra_the_other(delivered: Workplace, tmp_path: Path) -> None:
     write_session(tmp_path / "copy", "s1", turns=1, at="2026-02-01T10:00:00.000Z")
     here, copy = f"folder:{delivered.trace_dir}", f"folder:{tmp_path / 'copy'}"

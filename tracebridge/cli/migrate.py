@@ -325,11 +325,16 @@ def _print_conditions(conditions: tuple[Condition, ...], out_of: int | None = No
 
 
 def _told(condition: Condition) -> str:
+    from tracebridge.report.visible import in_one_line
+
     wanted = "" if condition.holds else f" (wanted: {condition.wanted})"
-    return f"{condition.sink} {condition.name}: {condition.value}{wanted}"
+    # a backend says why it is paused
+    return in_one_line(f"{condition.sink} {condition.name}: {condition.value}{wanted}")
 
 
 def _print_returned(returned: Returned) -> None:
+    from tracebridge.report.visible import in_one_line
+
     if not returned.sink:
         print("nothing was deleted while JSONL was off")
         return
@@ -341,13 +346,14 @@ def _print_returned(returned: Returned) -> None:
         ("not at the backend", returned.not_found),
     ):
         for session_id in sessions[:_MOST_NAMED]:
-            print(f"  not back: {session_id}: {words}")
+            print(in_one_line(f"  not back: {session_id}: {words}"))
         if len(sessions) > _MOST_NAMED:
             print(f"  … and {len(sessions) - _MOST_NAMED:,} more {words}: --json tells all")
     if returned.unlisted:
         print(f"  {returned.unlisted} What of it no search finds is not back.")
     if returned.left:
-        print(f"  {returned.left:,} were not reached: {returned.trouble}; go on with `tracebridge migrate restore`")
+        trouble = in_one_line(returned.trouble)
+        print(f"  {returned.left:,} were not reached: {trouble}; go on with `tracebridge migrate restore`")
 
 
 def _print_what_to_do(settings: Settings, switch: Switch) -> None:

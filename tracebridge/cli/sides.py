@@ -111,37 +111,44 @@ def run(arguments: argparse.Namespace) -> int:
 def print_sides(verdict: SidesVerdict) -> None:
     """Print what comparing came to for people."""
     words = {0: "EQUAL", 1: "FINDINGS", 2: "NOT EVERYTHING COULD BE COMPARED"}
-    print(f"{words[verdict.exit_code]}: {verdict.left} and {verdict.right}")
-    print(f"  left      {verdict.expected:,} spans compared")
-    print(f"  right     {verdict.observed:,} spans compared")
-    print(f"  equal     {verdict.equal:,}")
+    _say(f"{words[verdict.exit_code]}: {verdict.left} and {verdict.right}")
+    _say(f"  left      {verdict.expected:,} spans compared")
+    _say(f"  right     {verdict.observed:,} spans compared")
+    _say(f"  equal     {verdict.equal:,}")
     for name, count in verdict.losses.items():
-        print(f"            {count:,} of them up to the declared loss {name}: {verdict.declared[name]}")
+        _say(f"            {count:,} of them up to the declared loss {name}: {verdict.declared[name]}")
     for kind, count in verdict.counts.items():
-        print(f"  {kind:<9} {count:,}")
+        _say(f"  {kind:<9} {count:,}")
     for field, count in verdict.fields.items():
-        print(f"            {count:,} in {field}")
+        _say(f"            {count:,} in {field}")
     printed, found = verdict.findings[:_MOST_PRINTED], sum(verdict.counts.values())
     for finding in printed:
         _print_finding(finding)
     if found > len(printed):
-        print(f"  … {len(printed)} of {found:,} are shown: --json and --examples N tell more")
+        _say(f"  … {len(printed)} of {found:,} are shown: --json and --examples N tell more")
     for uncompared in verdict.uncompared[:_MOST_PRINTED]:
         session = f"session {uncompared.session_id}: " if uncompared.session_id else ""
-        print(f"  not compared: {session}{uncompared.reason}")
+        _say(f"  not compared: {session}{uncompared.reason}")
     if not (verdict.expected or verdict.observed):
-        print("  not compared: neither side has a span")
+        _say("  not compared: neither side has a span")
+
+
+def _say(text: str) -> None:
+    """Print a line; whoever wrote what is in it must not command the terminal."""
+    from tracebridge.report.visible import in_one_line
+
+    print(in_one_line(text))
 
 
 def _print_finding(finding: Finding) -> None:
-    print(
+    _say(
         f"  - {finding.kind}: {finding.span_kind} {finding.name!r} of session {finding.session_id}"
         f" (trace {finding.trace_id}, span {finding.span_id})"
     )
     for difference in finding.differences:
-        print(f"      {difference.field}")
-        print(f"        left:  {_shown(difference.expected)}")
-        print(f"        right: {_shown(difference.observed)}")
+        _say(f"      {difference.field}")
+        _say(f"        left:  {_shown(difference.expected)}")
+        _say(f"        right: {_shown(difference.observed)}")
 
 
 def _saved(side: Side, path: Path | None) -> Side:
