@@ -450,4 +450,6 @@ def test_a_value_from_a_variable_is_refused_with_what_to_do(workplace: Workplace
     assert ran.returncode == 2
     assert "`agent_trace.sinks.jsonl.enabled`, line 5: no plain `true` or `false` stands there" in ran.stderr
     assert "write `false` there by hand" in ran.stderr
+    tried = workplace.call("migrate", "advance", *FEW, "--dry-run")
+    assert (tried.returncode, tried.stdout, tried.stderr) == (2, "", ran.stderr), "what is tried says what would come"
     assert workplace.call("migrate", "history").stdout == "no step was made yet\n"

@@ -182,8 +182,8 @@ def _advance(arguments: argparse.Namespace) -> int:
     with alone(settings), _state(settings) as state:
         plan = plan_of(settings, state, _switch(arguments, settings), asked)
         is_refused = bool(plan.blockers) and not arguments.override
-        if not is_refused and not arguments.dry_run:
-            advance(settings, file, state, plan, asked, arguments.override)
+        if not is_refused:
+            advance(settings, file, state, plan, asked, arguments.override, dry_run=arguments.dry_run)
     if arguments.json:
         is_made = not is_refused and not arguments.dry_run
         print_json({"made": is_made, "dry_run": arguments.dry_run, "file": str(file.path), "step": plan})

@@ -59,8 +59,17 @@ def plan_of(settings: Settings, state: State, switch: Switch, asked: Asked) -> P
     )
 
 
-def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Plan, asked: Asked, override: str) -> None:
-    """Make a step that was planned, and write it down.
+def advance(
+    settings: Settings,
+    file: ConfigurationFile,
+    state: State,
+    plan: Plan,
+    asked: Asked,
+    override: str,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Make a step that was planned, and write it down; with `dry_run` only find out whether it could be made.
 
     Raises:
         MigrationError: something stands in its way and `override` gives no reason, or the file cannot be changed.
@@ -68,9 +77,11 @@ def advance(settings: Settings, file: ConfigurationFile, state: State, plan: Pla
     """
     if plan.blockers and not override:
         raise MigrationError(f"cannot {plan.switch}: {len(plan.blockers)} conditions do not hold")
-    settle(state, file.path, file.text)
     text, change = set_value(file.text, plan.switch.path, plan.switch.on)
     file.check(text, settings, plan.switch)
+    if dry_run:
+        return
+    settle(state, file.path, file.text)
     record = Record(
         file=str(file.path.absolute()),
         switch=plan.switch,
