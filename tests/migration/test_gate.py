@@ -332,6 +332,14 @@ def test_content_that_was_cut_for_an_earlier_limit_is_in_the_way_though_the_limi
     assert sent.call("migrate", "advance", *FEW, "--accept", "earlier-cuts").returncode == 0
 
 
+@pytest.mark.parametrize("reason", ["", "  \t"])
+def test_an_override_without_a_reason_is_none(workplace: Workplace, reason: str) -> None:
+    before = workplace.config.read_bytes()
+    ran = workplace.run("--config", workplace.config, "migrate", "advance", "--override", reason)
+    assert (ran.returncode, workplace.config.read_bytes()) == (2, before)
+    assert "say why" in ran.stderr
+
+
 def test_an_override_works_and_its_reason_is_written_down_for_ever(workplace: Workplace) -> None:
     ran = workplace.call("migrate", "advance", "--override", "the disk is full")
     assert ran.returncode == 0

@@ -90,7 +90,7 @@ def add_to(commands: Commands) -> None:
     advance.add_argument("--dry-run", action="store_true", help="change nothing, tell what would be changed")
     advance.add_argument(
         "--override",
-        default="",
+        type=_reason,
         metavar="REASON",
         help="do it though not everything holds; the history keeps the reason",
     )
@@ -141,6 +141,12 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("say why: the history keeps it for ever")
+    return text.strip()
+
+
 def _help(arguments: argparse.Namespace) -> int:
     arguments.parser.print_help()
     return 2
@@ -183,7 +189,8 @@ def _advance(arguments: argparse.Namespace) -> int:
         plan = plan_of(settings, state, _switch(arguments, settings), asked)
         is_refused = bool(plan.blockers) and not arguments.override
         if not is_refused:
-            advance(settings, file, state, plan, asked, arguments.override, dry_run=arguments.dry_run)
+            override = arguments.override or ""
+            advance(settings, file, state, plan, asked, override, dry_run=arguments.dry_run)
     if arguments.json:
         is_made = not is_refused and not arguments.dry_run
         print_json({"made": is_made, "dry_run": arguments.dry_run, "file": str(file.path), "step": plan})
