@@ -44,7 +44,8 @@ def test_what_was_compared_is_kept_for_each_backend_and_replaced_by_what_is_newe
 
 def test_under_which_earlier_rules_something_was_sent_is_kept(state: State) -> None:
     target = state.target("langfuse", "here")
-    one = msgspec.structs.replace(compared("a"), earlier=("0123456789ab", "ba9876543210"), is_cut=True)
+    earlier, narrowed_by = ("0123456789ab", "ba9876543210"), ("include_messages", "max_content_length")
+    one = msgspec.structs.replace(compared("a"), earlier=earlier, is_cut=True, narrowed_by=narrowed_by)
     state.evidence.add(target, state.evidence.begin(target, "{}"), [one])
     assert state.evidence.compared(target) == [one]
 

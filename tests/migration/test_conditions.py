@@ -63,6 +63,7 @@ def failing(**changes: object) -> list[str]:
         ({"gone": ("/old",)}, ["folders"]),
         ({"cuts": ("attributes-cut-at-2048-bytes",)}, ["content"]),
         ({"is_cut_earlier": True}, ["content"]),
+        ({"narrowed_by": ("max_content_length",)}, ["policy"]),
         ({"earlier": (Policy(), Policy(max_content_length=10))}, ["policy"]),
         ({"earlier": (Policy(include_messages=False),), "replaced": Policy(include_messages=False)}, []),
         ({"earlier": (Policy(sample_rate=0.1, include_unsampled=False),)}, []),

@@ -310,9 +310,29 @@ def test_content_that_an_earlier_policy_left_out_is_in_the_way_though_the_policy
     assert names(status(sent, *FEW)) == ["policy"]
     told = sent.call("migrate", "advance", *FEW)
     assert told.returncode == 1
-    assert "what was sent earlier has less by include_messages" in told.stdout
+    assert "what it was sent has less by include_messages" in told.stdout
     assert "accept it with --accept include_messages\n" in told.stdout
     assert sent.call("migrate", "advance", *FEW, "--accept", "include_messages").returncode == 0
+
+
+def test_content_that_was_recorded_before_capture_cut_it_is_in_the_way_of_switching_the_journal_off(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    sinks = {"jsonl": {"enabled": True}, "langfuse": langfuse(devserver), "otel": otel(devserver)}
+    sent = Workplace(workplace.folder / "sent", sinks, delivery="external")
+    write_sessions(sent, 3)
+    journal = layout.events_file(layout.session_folder(sent.trace_dir, "s1"))
+    # as the original recorded it, or tracebridge with another setting
+    journal.write_text(journal.read_text("utf-8").replace("answer", "answer " * 3_000), "utf-8")
+    assert sent.call("ship").returncode == 0
+    assert [verdict["exit_code"] for verdict in sent.verdicts().values()] == [0, 0]
+    assert names(status(sent, *FEW)) == ["policy", "policy"]
+    assert (
+        "langfuse policy: what it was sent has less by max_content_length"
+        in sent.call("migrate", "status", *FEW).stdout
+    )
+    assert names(status(sent, *FEW, "--off", "langfuse")) == [], "that was cut as well"
+    assert sent.call("migrate", "advance", *FEW, "--accept", "max_content_length").returncode == 0
 
 
 def test_content_that_was_cut_for_an_earlier_limit_is_in_the_way_though_the_limit_was_raised(

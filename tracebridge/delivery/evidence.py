@@ -30,6 +30,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     left out is not at the backend."""
     is_cut: bool = False
     """Whether some of that was cut for a limit that the backend had then."""
+    narrowed_by: tuple[str, ...] = ()
+    """The settings of the sink's policy by which it lacks something that its journal holds."""
 
     @property
     def key(self) -> tuple[int, str]:
@@ -87,13 +89,13 @@ class Evidence:
         """Sessions were compared by a validation; what was known of them before is replaced."""
         with self._file.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO compared (target, folder, session, validation, compared_ns,"
-                " size, rules, spans, defects, earlier, is_cut) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO compared (target, folder, session, validation, compared_ns, size, rules, spans,"
+                " defects, earlier, is_cut, narrowed_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         *(target, session.folder, session.session, validation, session.compared_ns),
                         *(session.size, session.rules, session.spans, session.defects),
-                        *(" ".join(session.earlier), session.is_cut),
+                        *(" ".join(session.earlier), session.is_cut, " ".join(session.narrowed_by)),
                     )
                     for session in compared
                 ],
@@ -118,8 +120,8 @@ class Evidence:
     def compared(self, target: int, validation: int | None = None) -> list[Compared]:
         """The latest comparison of each session with a target, or only those that one validation made."""
         rows = self._file.db.execute(
-            "SELECT folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut FROM compared"
-            " WHERE target = ? AND (? IS NULL OR validation = ?) ORDER BY folder, session",
+            "SELECT folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut, narrowed_by"
+            " FROM compared WHERE target = ? AND (? IS NULL OR validation = ?) ORDER BY folder, session",
             (target, validation, validation),
         )
         return [
@@ -133,8 +135,9 @@ class Evidence:
                 defects=defects,
                 earlier=tuple(earlier.split()),
                 is_cut=bool(is_cut),
+                narrowed_by=tuple(narrowed_by.split()),
             )
-            for folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut in rows
+            for folder, session, compared_ns, size, rules, spans, defects, earlier, is_cut, narrowed_by in rows
         ]
 
     def decide(self, who: str, action: str, record: str) -> int:

@@ -104,6 +104,7 @@ CREATE TABLE compared (
     defects INTEGER NOT NULL,
     earlier TEXT NOT NULL DEFAULT '',
     is_cut INTEGER NOT NULL DEFAULT 0,
+    narrowed_by TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (target, folder, session)
 ) WITHOUT ROWID;
 CREATE TABLE step (
@@ -171,6 +172,7 @@ _UPGRADES: Final = {
     4: """
     ALTER TABLE compared ADD COLUMN earlier TEXT NOT NULL DEFAULT '';
     ALTER TABLE compared ADD COLUMN is_cut INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE compared ADD COLUMN narrowed_by TEXT NOT NULL DEFAULT '';
     DELETE FROM compared;
     """,
 }

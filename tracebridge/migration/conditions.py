@@ -34,6 +34,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """By which declared losses the sink cuts content that is whole in what is switched off."""
     earlier: tuple[Policy, ...] = ()
     """Earlier policies under which some of the clean sessions were sent, otherwise than they would be now."""
+    narrowed_by: tuple[str, ...] = ()
+    """The settings by which some of the clean sessions lack something that is in their journal, where that is switched
+    off. Capture may leave out more now than it did when they were recorded, or others may have recorded them."""
     is_cut_earlier: bool = False
     """Whether content of the clean sessions was cut for a limit that the backend had when they were sent."""
     owed: int = 0
@@ -97,10 +100,10 @@ def narrowings(stays: Policy, replaced: Policy) -> tuple[str, ...]:
     return tuple(key for key in Policy.__struct_fields__ if getattr(both, key) != getattr(replaced, key))
 
 
-def _narrowed_earlier(facts: Facts) -> tuple[str, ...]:
-    """Name the settings by which what was sent earlier lacks what is held by what is switched off."""
+def _lacking_by(facts: Facts) -> tuple[str, ...]:
+    """Name the settings by which what the sink was sent lacks what is held by what is switched off."""
     found = {name for policy in facts.earlier for name in narrowings(policy, facts.replaced)}
-    return tuple(name for name in CONTENT_KEYS if name in found)
+    return tuple(name for name in CONTENT_KEYS if name in found or name in facts.narrowed_by)
 
 
 def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Iterator[Condition]:
@@ -185,13 +188,13 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
     now = narrowings(facts.policy, facts.replaced)
     narrower = _Agreement.on(now, accepted)
     # a wider policy changes nothing of what the backend holds already
-    earlier = _Agreement.on([name for name in _narrowed_earlier(facts) if name not in now], accepted)
-    said = (narrower.words("leaves out more by "), earlier.words("what was sent earlier has less by "))
+    lacking = _Agreement.on([name for name in _lacking_by(facts) if name not in now], accepted)
+    said = (narrower.words("leaves out more by "), lacking.words("what it was sent has less by "))
     remedies = [f"widen agent_trace.sinks.{facts.sink}.policy"] if narrower.open else []
-    flags = " ".join(filter(None, (narrower.flags, earlier.flags)))
+    flags = " ".join(filter(None, (narrower.flags, lacking.flags)))
     yield condition(
         "policy",
-        not (narrower.open or earlier.open),
+        not (narrower.open or lacking.open),
         "; ".join(filter(None, said)) or "leaves out nothing more",
         "no narrower than what is switched off",
         ", or ".join([*remedies, f"accept it with {flags}"]),

@@ -78,7 +78,12 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
     # what a validation finds under way, because it was just written, is left to the next one
     since_ns = newest.began_ns - int((_DELIVERED_WITHIN_S + least_rest_s(sink)) * 1e9) if newest else now_ns
     counted = _compared(known, state, target, current_rules(sink), since_ns)
-    return msgspec.structs.replace(counted, validated_ns=newest.ended_ns if newest else 0)
+    return msgspec.structs.replace(
+        counted,
+        validated_ns=newest.ended_ns if newest else 0,
+        # another sink has been sent no more than its own policy keeps, with which this one's is compared
+        narrowed_by=counted.narrowed_by if switch.sink == JOURNAL else (),
+    )
 
 
 def newest_of_everything(validations: list[Validation]) -> Validation | None:
@@ -105,6 +110,7 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
     sessions: dict[str, _Session] = {}
     left_behind: set[str] = set()
     earlier: set[str] = set()
+    narrowed_by: set[str] = set()
     is_cut_earlier = False
     for kept in _kept(state, target, known.policy):
         session_id = kept.journal.session_id
@@ -118,6 +124,7 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         verdict = _verdict(kept, found, rules)
         if found is not None and verdict == "clean":
             earlier.update(found.earlier)
+            narrowed_by.update(found.narrowed_by)
             is_cut_earlier = is_cut_earlier or found.is_cut
         # what is overdue is not open any more: nobody has sent its end
         is_young = max(kept.written_ns, due_ns.get(kept.journal.key, 0)) >= young_since_ns
@@ -136,6 +143,7 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         first_ns=min(begins, default=0),
         last_ns=max(begins, default=0),
         earlier=tuple(rules_from_text(text).policy for name in sorted(earlier) if (text := state.rules(name))),
+        narrowed_by=tuple(sorted(narrowed_by)),
         is_cut_earlier=is_cut_earlier,
     )
 

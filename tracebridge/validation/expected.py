@@ -29,6 +29,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Whether nothing in it is open any more."""
     narrowed: int
     """Events of which the policy has left something out or cut."""
+    narrowed_by: tuple[str, ...]
+    """The settings of the policy that have done so."""
     sizes: dict[Journal, int]
     """Bytes of each journal that were read."""
     sources: dict[SpanId, Journal]
@@ -69,7 +71,14 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
                 spans.append(span)
         sizes[journal] = stream.offset
         is_closed = is_closed and stream.is_idle
-    return Expected(spans=spans, is_closed=is_closed, narrowed=narrowing.changed, sizes=sizes, sources=sources)
+    return Expected(
+        spans=spans,
+        is_closed=is_closed,
+        narrowed=narrowing.changed,
+        narrowed_by=narrowing.settings,
+        sizes=sizes,
+        sources=sources,
+    )
 
 
 def id_of(span: Span) -> SpanId:
@@ -78,15 +87,26 @@ def id_of(span: Span) -> SpanId:
 
 
 class _CountedNarrowing:
-    """Narrows events as a policy says, and counts those that it changes."""
+    """Narrows events as a policy says, counts those that it changes, and knows by which settings."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        # one setting each, until it is known to have changed something
+        self._idle = {name: Policy(**{name: getattr(policy, name)}) for name in policies.CONTENT_KEYS}
         self.changed = 0
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings by which something was changed."""
+        return tuple(name for name in policies.CONTENT_KEYS if name not in self._idle)
 
     def __call__(self, event_type: str, data: dict[str, Json]) -> dict[str, Json]:
         kept = policies.apply(self._policy, event_type, data)
-        self.changed += kept is not data
+        if kept is not data:
+            self.changed += 1
+            for name, alone in list(self._idle.items()):
+                if policies.apply(alone, event_type, data) is not data:
+                    del self._idle[name]
         return kept
 
 

@@ -266,6 +266,7 @@ class Validator:
                 defects=len(comparison.defects),
                 earlier=comparison.earlier.rules,
                 is_cut=comparison.earlier.is_cut,
+                narrowed_by=expected.narrowed_by,
             )
             for journal, size in expected.sizes.items()
         ]
