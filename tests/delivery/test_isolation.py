@@ -298,6 +298,13 @@ def test_a_plug_in_that_cannot_be_loaded_is_named_and_costs_the_others_nothing(
         assert code == (0 if command == ["status"] else 1), command
         assert words in told.out + told.err + (caplog.text if command == ["ship"] else ""), command
     assert main(["--config", str(configuration), "ship", "--sink", "good"]) == 0
+    capsys.readouterr()
+    assert main(["--config", str(configuration), "validate", "--junit", str(tmp_path / "report.xml")]) == 2
+    reported = capsys.readouterr().out
+    assert "good: CLEAN" in reported
+    assert "bad: NOT EVERYTHING COULD BE COMPARED\n" in reported
+    assert 'name="tracebridge.bad"' in (tmp_path / "report.xml").read_text("utf-8")
+    assert main(["--config", str(configuration), "validate", "--sink", "good"]) == 0
     old = str(tmp_path / "traces")
     assert main(["--config", str(configuration), "backfill", old]) == 1
     assert main(["--config", str(configuration), "backfill", old, "--sink", "good"]) == 0

@@ -57,11 +57,14 @@ def write_reports(
     """
     if arguments.html is None and arguments.junit is None:
         return
-    from tracebridge.report import Report, junit, page
+    from tracebridge.report import Report, SinkReport, junit, page
     from tracebridge.report.collect import sink_report
 
     report = Report(
-        sinks=tuple(sink_report(sink, trace_dir, verdict) for sink, verdict in validated),
+        sinks=tuple(
+            SinkReport(verdict=verdict) if sink.defect else sink_report(sink, trace_dir, verdict)
+            for sink, verdict in validated
+        ),
         command=arguments.line,
         version=own_version(),
         made_ns=time.time_ns(),

@@ -62,10 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         since_last=arguments.since_last,
     )
     check_places(arguments)
-    sinks = chosen_sinks(settings, arguments.sink)
+    # what nobody named is asked of every sink that is switched on
+    sinks = chosen_sinks(settings, arguments.sink) + (() if arguments.sink else settings.defective_sinks)
     verdicts = []
     for sink in sinks:
-        if not sink.capabilities.readable:
+        if sink.defect or not sink.capabilities.readable:
             verdicts.append(without_reader(sink, scope))
             continue
         validator = Validator(sink, settings.trace_dir)

@@ -31,7 +31,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
 
 def _lines(verdict: Verdict) -> Iterator[str]:
     endpoint = words.without_credentials(verdict.endpoint)
-    yield f"{verdict.sink}: {_VERDICTS[verdict.exit_code]} ({endpoint})"
+    yield f"{verdict.sink}: {_VERDICTS[verdict.exit_code]}" + (f" ({endpoint})" if endpoint else "")
     yield from _row(
         "compared", f"{words.quantity(verdict.sessions, 'session')}, {words.quantity(verdict.expected, 'span')}"
     )

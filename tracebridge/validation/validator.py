@@ -64,9 +64,10 @@ class _Sent(NamedTuple):
 
 
 def without_reader(sink: SinkSettings, scope: Scope) -> Verdict:
-    """The verdict on a sink that cannot be read back: nothing of it could be compared."""
-    tally = Tally(sink.name, sink.endpoint, scope, Owing(sessions=(), drawn_from=0, sampled_out=0, known_clean=0))
-    tally.could_not_compare(_NO_READER)
+    """The verdict on a sink that cannot be read back, or whose plug-in cannot be used: nothing could be compared."""
+    endpoint = "" if sink.defect else sink.endpoint
+    tally = Tally(sink.name, endpoint, scope, Owing(sessions=(), drawn_from=0, sampled_out=0, known_clean=0))
+    tally.could_not_compare(sink.defect or _NO_READER)
     return tally.verdict()
 
 
