@@ -226,6 +226,22 @@ def test_a_session_that_goes_on_while_it_is_compared_is_named_and_not_blamed(tmp
     assert (session_id, "while it was compared" in reason) == ("a", True)
 
 
+def test_a_journal_that_is_changed_in_its_place_while_it_is_compared_is_not_known_to_be_clean(tmp_path: Path) -> None:
+    backend = WatchedBackend()
+    rig = Rig(tmp_path, backend)
+    journal = write_session(rig.trace_dir, "a")
+    rig.ship()
+    backend.before_read = lambda: journal.write_text(journal.read_text("utf-8").replace("answer", "******"), "utf-8")
+    assert validate(rig).exit_code == 0
+    backend.before_read = int
+    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
+    try:
+        verdict = validator.validate(Scope(since_last=True))
+    finally:
+        validator.close()
+    assert (verdict.exit_code, verdict.known_clean) == (1, 0)
+
+
 def test_a_backend_that_goes_away_in_the_middle_ends_it_with_what_was_compared(tmp_path: Path) -> None:
     backend = WatchedBackend()
     rig = Rig(tmp_path, backend)

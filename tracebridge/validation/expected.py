@@ -31,6 +31,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Events of which the policy has left something out or cut."""
     narrowed_by: tuple[str, ...]
     """The settings of the policy that have done so."""
+    read_ns: int
+    """When the first of the journals was begun to be read."""
     sizes: dict[Journal, int]
     """Bytes of each journal that were read."""
     sources: dict[SpanId, Journal]
@@ -59,6 +61,7 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
     sources: dict[SpanId, Journal] = {}
     is_closed = True
     narrowing = _CountedNarrowing(policy)
+    read_ns = time.time_ns()
     for journal in journals:
         stream = SessionStream(journal.events, narrowing)
         # asked before the file is read: what is written meanwhile must not be given up unseen
@@ -76,6 +79,7 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
         is_closed=is_closed,
         narrowed=narrowing.changed,
         narrowed_by=narrowing.settings,
+        read_ns=read_ns,
         sizes=sizes,
         sources=sources,
     )

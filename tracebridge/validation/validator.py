@@ -260,7 +260,8 @@ class Validator:
             Compared(
                 folder=journal.number,
                 session=journal.folder.name,
-                compared_ns=time.time_ns(),
+                # what is changed in it from then on was not compared
+                compared_ns=expected.read_ns,
                 size=size,
                 rules=self._rules,
                 spans=comparison.expected,
