@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,20 @@ def test_a_journal_that_was_changed_in_its_place_is_compared_again_with_since_la
     journal.write_text(journal.read_text("utf-8").replace("answer", "******"), "utf-8")
     again = validate(workplace, since_last=True)
     assert (again.exit_code, again.sessions, again.known_clean) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("others", [0, 5], ids=["alone", "among others"])
+def test_what_a_journal_that_was_cut_does_not_tell_any_more_is_extra_whenever_it_was(
+    workplace: Workplace, others: int
+) -> None:
+    write(workplace, *(f"s{number}" for number in range(others)))
+    journal = write_session(workplace.trace_dir, "cut", turns=1, at="2026-02-06T22:10:00Z")
+    size = journal.stat().st_size
+    write_session(workplace.trace_dir, "cut", turns=1, at="2026-02-06T23:50:00Z", run_id="run-2")
+    ship(workplace)
+    os.truncate(journal, size)
+    for sink, verdict in workplace.verdicts().items():
+        assert (verdict["exit_code"], verdict["counts"]) == (1, {"extra": 3}), sink
 
 
 def test_what_was_found_defective_is_compared_again_with_since_last(workplace: Workplace, server: DevServer) -> None:
