@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,4 +73,4 @@ def compare_all(workplace: Workplace, sink_name: str = "langfuse", scope: str = 
             for one in layout.session_folders(workplace.trace_dir)
         ]
         state.evidence.add(target, number, [msgspec.structs.replace(one, **changes) for one in found])
-        state.evidence.end(number, "{}")
+        state.evidence.end(number, json.dumps({"sessions": len(found)}))

@@ -19,6 +19,7 @@ from tests.workplace import Workplace, environment, langfuse, otel
 from tracebridge.config import load
 from tracebridge.devserver import DevServer
 from tracebridge.journal import layout
+from tracebridge.migration.facts import newest_of_everything
 from tracebridge.policy import keeps_session
 from tracebridge.testing import Fault
 
@@ -154,6 +155,19 @@ def test_another_policy_makes_new_evidence_necessary(workplace: Workplace, devse
     workplace.configure({"langfuse": langfuse(devserver, policy={"max_content_length": 500})})
     found = names(status(workplace, *FEW))
     assert {"compared", "policy"} <= set(found)
+
+
+def test_a_validation_that_had_nothing_to_compare_is_no_fresh_validation(tmp_path: Path, devserver: DevServer) -> None:
+    workplace = Workplace(tmp_path / "there", {"langfuse": langfuse(devserver)})
+    write_sessions(workplace, 3)
+    assert workplace.call("ship").returncode == 0
+    newest = []
+    for arguments in ((), ("--since-last",), ()):
+        assert workplace.call("validate", *arguments).returncode == 0
+        with state_of(workplace) as state:
+            found = newest_of_everything(state.evidence.validations(1))
+        newest.append(found and found.id)
+    assert newest == [1, 1, 3]
 
 
 def test_a_validation_of_a_part_is_no_fresh_validation(

@@ -87,8 +87,14 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
 
 
 def newest_of_everything(validations: list[Validation]) -> Validation | None:
-    """The newest of some validations that ended and was not asked for a part only."""
-    return next((one for one in validations if one.ended_ns and _is_of_everything(one.scope)), None)
+    """The newest of some validations that ended, was not asked for a part only, and has compared something.
+
+    One that found nothing new has not asked the backend, which may have lost since what it held then.
+    """
+    return next(
+        (one for one in validations if one.ended_ns and _is_of_everything(one.scope) and _has_compared(one.summary)),
+        None,
+    )
 
 
 def _is_of_everything(scope: str) -> bool:
@@ -98,6 +104,17 @@ def _is_of_everything(scope: str) -> bool:
         return False
     # what was compared clean before need not be compared again
     return msgspec.structs.replace(asked, since_last=False) == Scope()
+
+
+class _Summary(msgspec.Struct):
+    sessions: int = 0
+
+
+def _has_compared(summary: str) -> bool:
+    try:
+        return msgspec.json.decode(summary, type=_Summary).sessions > 0
+    except msgspec.DecodeError:
+        return False
 
 
 def _compared(known: Facts, state: State, target: int, rules: str, young_since_ns: int) -> Facts:
