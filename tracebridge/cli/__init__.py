@@ -80,6 +80,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except TracebridgeError as error:
         print(f"tracebridge: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # a folder or a disk that nobody has foreseen: exit code 1 would say that something was found
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"tracebridge: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 class _Version(argparse.Action):

@@ -127,11 +127,11 @@ def left_of(sink: SinkSettings, trace_dir: Path, deadline: float | None) -> Left
 
 
 def size_of(path: Path) -> int:
-    """The size of a file in bytes; 0 if there is none."""
+    """The size of a file in bytes; 0 if there is none, or if that cannot be told."""
     try:
         return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+    except OSError:
+        return 0  # it is gone; or it cannot be reached, which whoever ships or compares it tells
 
 
 def _session_folders(trace_dir: Path) -> Iterator[Path]:

@@ -1,0 +1,44 @@
+"""What is wrong with a folder is told in one line, with the exit code of what could not be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.rig import write_session
+from tests.workplace import Workplace, both
+from tracebridge.devserver import DevServer
+
+COMMANDS = (
+    *(("ship",), ("status",), ("validate",), ("validations",), ("migrate", "status"), ("dead", "list")),
+    ("prune", "--older-than", "1d"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, devserver: DevServer) -> Workplace:
+    return Workplace(tmp_path / "here", {"jsonl": {"enabled": True}, **both(devserver)}, delivery="external")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_folder_that_cannot_be_used_is_named_in_one_line_and_is_no_finding(
+    place: Workplace, command: tuple[str, ...]
+) -> None:
+    place.trace_dir.mkdir()
+    (place.trace_dir / ".tracebridge").touch()  # where a folder must be
+    ran = place.call(*command)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"tracebridge: {place.trace_dir}/.tracebridge: File exists\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_session_folder_that_cannot_be_reached_takes_no_command_away(
+    place: Workplace, command: tuple[str, ...]
+) -> None:
+    write_session(place.trace_dir, "a")
+    (place.trace_dir / "session-loop").symlink_to("session-loop")
+    assert place.call("ship").returncode == 0
+    ran = place.call(*command)
+    assert ran.returncode == (1 if command == ("migrate", "status") else 0), ran.stderr
+    assert "Traceback" not in ran.stderr
