@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _run(argv)
+        except SystemExit as end:  # of help, the version, or an argument that nobody knows
+            code = end.code if isinstance(end.code, int) else code
+            raise
         finally:
             # at exit it would be too late to notice that nobody reads any more
             sys.stdout.flush()
