@@ -25,7 +25,8 @@ _TOO_LARGE_WORDS: Final = re.compile(
     r"too\s+large|too\s+big|too\s+long|larger\s+than|body\s+(?:size\s+)?limit|size\s+limit|exceed\w*\b.{0,60}\b(?:size|limit|bytes)",
     re.IGNORECASE | re.DOTALL,
 )
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
+"""What ends a line, commands a terminal, or hides or turns what stands beside it."""
 _WEB_PAGE: Final = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.{0,1000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
 )
@@ -170,7 +171,7 @@ def message_in(answer: Answer) -> str:
 
 def shortened(text: str) -> str:
     """Make a text fit for one line of a log."""
-    line = _CONTROL.sub(" ", text).strip()
+    line = _UNSEEN.sub(" ", text).strip()
     return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
 
 

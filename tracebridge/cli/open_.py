@@ -126,7 +126,10 @@ def _said(turn: Span) -> str:
 
 
 def _print(trace: Trace, sinks: Iterable[SinkSettings]) -> None:
-    print(f"{trace.trace_id}  {trace.what}")
+    from tracebridge.report.visible import in_one_line
+
+    # a part of it was said by a user
+    print(in_one_line(f"{trace.trace_id}  {trace.what}"))
     for sink in sinks:
         print(f"  {sink.name}: {trace.pages[sink.name] or _unknown(sink)}")
 

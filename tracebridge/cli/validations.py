@@ -93,9 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(listed: list[Listed], known: list[Known]) -> None:
+    from tracebridge.report.visible import in_one_line
+
     for one in listed:
         scope = ", ".join(f"{name} {value}" for name, value in one.scope.items()) or "everything"
-        print(f"{one.id}  {one.began}  {one.sink}  {_came_to(one)} ({scope})")
+        print(in_one_line(f"{one.id}  {one.began}  {one.sink}  {_came_to(one)} ({scope})"))
     if not listed:
         print("nothing was validated yet")
     for sink in known:
