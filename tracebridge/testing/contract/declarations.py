@@ -9,13 +9,13 @@ import sys
 from contextlib import closing
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 
 from tracebridge.registry import Registry
 from tracebridge.span import Span
 from tracebridge.testing.contract.backend import BackendUnderTest
 from tracebridge.testing.contract.io_watch import connections, io_of_this_thread
-from tracebridge.testing.contract.samples import batches, law_settings, sample
+from tracebridge.testing.contract.samples import batches, every_kind, law_settings, sample
 from tracebridge.testing.strategies import spans
 
 _LOADED = "import importlib, json, sys; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
@@ -106,6 +106,7 @@ class DeclarationCases:
 
         @law_settings(self.examples)
         @given(batches(max_size=4))
+        @example(every_kind())
         def law(batch: list[Span]) -> None:
             parts = [one.encode(span) for span in batch]
             assert all(isinstance(part, bytes) for part in parts)

@@ -10,14 +10,14 @@ from typing import Final
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from tracebridge.assembler import disassemble
 from tracebridge.errors import BackendError
 from tracebridge.sink import Outcome, Query, Reader
 from tracebridge.span import Span
 from tracebridge.testing.contract.backend import BackendUnderTest, SpanId
-from tracebridge.testing.contract.samples import batches, law_settings, sample
+from tracebridge.testing.contract.samples import batches, every_kind, law_settings, sample
 from tracebridge.testing.contract.workplace import Workplace
 from tracebridge.testing.faults import Fault
 from tracebridge.validation.comparison import compare
@@ -39,6 +39,7 @@ class ReadingCases:
 
         @law_settings(self.reading_examples)
         @given(batches())
+        @example(every_kind())
         def law(batch: list[Span]) -> None:
             receipt = sink.deliver(sink.join([sink.encode(span) for span in batch]))
             assert receipt.outcome is Outcome.ACCEPTED, receipt

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import get_args
 
 import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from tracebridge.span import Span
+from tracebridge.span import Span, SpanKind
 from tracebridge.testing.strategies import spans
 
 
@@ -50,6 +51,17 @@ def law_settings(examples: int) -> settings:
 def batches(max_size: int = 10) -> st.SearchStrategy[list[Span]]:
     """Spans of one trace, of every kind, with whatever values their events could give them."""
     return st.lists(spans(), min_size=1, max_size=max_size).map(_in_one_trace)
+
+
+def every_kind() -> list[Span]:
+    """Spans of one trace, one of each kind: chance may leave a kind out."""
+    names = {"tool": "look_up", "event": "note"}
+    return _in_one_trace(
+        [
+            msgspec.structs.replace(sample(), kind=kind, name=names.get(kind, kind), metadata={"plan": "pro"})
+            for kind in get_args(SpanKind)
+        ]
+    )
 
 
 def _in_one_trace(some: list[Span]) -> list[Span]:
