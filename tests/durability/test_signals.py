@@ -22,7 +22,7 @@ PROGRAMS_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
 EVERYBODYS_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGPROF}
 
 AGENT = """
-import sys, time
+import sys
 import tracebridge
 tracebridge.configure(sys.argv[1])
 with tracebridge.trace_session("session") as run, tracebridge.trace_turn(run, user_input="hi") as turn:

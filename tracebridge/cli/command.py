@@ -71,6 +71,13 @@ def chosen_sinks(settings: Settings, names: list[str] | None) -> tuple[SinkSetti
     return tuple(enabled[name] for name in dict.fromkeys(names or enabled))
 
 
+def say(text: str) -> None:
+    """Print a line; whoever wrote what is in it must not command the terminal."""
+    from tracebridge.report.visible import in_one_line
+
+    print(in_one_line(text))
+
+
 def print_json(value: object) -> None:
     """Print a value of records and builtins as indented JSON."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, say, settings_of
 from tracebridge.cli.times import as_text
 from tracebridge.errors import TracebridgeError
 
@@ -87,18 +87,16 @@ def _help(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from tracebridge.report.visible import in_one_line
-
     with _letters(arguments) as (_, found):
         listed = [_listed(letter) for _, letter in found]
     if arguments.json:
         print_json(listed)
         return 0
     for one in listed:
-        print(in_one_line(f"{one.id:>6}  {one.died}  {one.sink}  session {one.session_id}, span {one.span_id}"))
-        print(in_one_line(f"        {one.reason}") + (" (to be sent again)" if one.is_retried else ""))
+        say(f"{one.id:>6}  {one.died}  {one.sink}  session {one.session_id}, span {one.span_id}")
+        say(f"        {one.reason}" + (" (to be sent again)" if one.is_retried else ""))
     for (sink, reason), count in Counter((one.sink, one.reason) for one in listed).most_common():
-        print(in_one_line(f"{sink}: {count:,} refused: {reason}"))
+        say(f"{sink}: {count:,} refused: {reason}")
     if not listed:
         print("no dead letters")
     return 0
@@ -106,7 +104,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from tracebridge.delivery.lookup import find_span
-    from tracebridge.report.visible import in_one_line, visible
+    from tracebridge.report.visible import visible
 
     with _letters(arguments) as (state, found):
         sinks = {sink.name: sink for sink in settings_of(arguments).enabled_sinks}
@@ -123,7 +121,8 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     for one in shown:
         span, encoded = one.pop("span"), one.pop("encoded")
-        print("\n".join(in_one_line(f"{name}: {value}") for name, value in one.items()))
+        for name, value in one.items():
+            say(f"{name}: {value}")
         print(f"encoded: {len(base64.b64decode(encoded)):,} bytes (--json tells them)")
         text = msgspec.json.format(msgspec.json.encode(span), indent=2).decode() if span else "its journal is gone"
         print(visible(f"span: {text}\n"))

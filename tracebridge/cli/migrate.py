@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.cli.times import as_text, duration, share
 from tracebridge.errors import TracebridgeError
@@ -340,8 +340,6 @@ def _told(condition: Condition) -> str:
 
 
 def _print_returned(returned: Returned) -> None:
-    from tracebridge.report.visible import in_one_line
-
     if not returned.sink:
         print("nothing was deleted while JSONL was off")
         return
@@ -353,14 +351,13 @@ def _print_returned(returned: Returned) -> None:
         ("not at the backend", returned.not_found),
     ):
         for session_id in sessions[:_MOST_NAMED]:
-            print(in_one_line(f"  not back: {session_id}: {words}"))
+            say(f"  not back: {session_id}: {words}")
         if len(sessions) > _MOST_NAMED:
             print(f"  … and {len(sessions) - _MOST_NAMED:,} more {words}: --json tells all")
     if returned.unlisted:
         print(f"  {returned.unlisted} What of it no search finds is not back.")
     if returned.left:
-        trouble = in_one_line(returned.trouble)
-        print(f"  {returned.left:,} were not reached: {trouble}; go on with `tracebridge migrate restore`")
+        say(f"  {returned.left:,} were not reached: {returned.trouble}; go on with `tracebridge migrate restore`")
 
 
 def _print_what_to_do(settings: Settings, switch: Switch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, say, settings_of
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -126,10 +126,8 @@ def _said(turn: Span) -> str:
 
 
 def _print(trace: Trace, sinks: Iterable[SinkSettings]) -> None:
-    from tracebridge.report.visible import in_one_line
-
     # a part of it was said by a user
-    print(in_one_line(f"{trace.trace_id}  {trace.what}"))
+    say(f"{trace.trace_id}  {trace.what}")
     for sink in sinks:
         print(f"  {sink.name}: {trace.pages[sink.name] or _unknown(sink)}")
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.errors import ConfigurationError, StateError
 
@@ -93,8 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def print_restoration(restored: Restoration) -> None:
     """Print what restoring came to for people."""
-    from tracebridge.report.visible import in_one_line
-
     events = sum(session.events for session in restored.sessions)
     spans = sum(sum(session.spans.values()) for session in restored.sessions)
     print(f"{restored.out}: {len(restored.sessions):,} sessions, {events:,} events of {spans:,} spans")
@@ -125,11 +123,11 @@ def print_restoration(restored: Restoration) -> None:
     for name, count in sorted(restored.totals.items()):
         print(f"  {name}: {count:,} {restored.words(name)}")
     for session_id in restored.not_found[:_MOST_SHOWN]:
-        print(in_one_line(f"  - {session_id}: not found"))
+        say(f"  - {session_id}: not found")
     short = [session for session in restored.sessions if session.shortfalls]
     for session in short[:_MOST_SHOWN]:
         gaps = ", ".join(f"{gap.name} {gap.count:,}" for gap in session.shortfalls)
-        print(in_one_line(f"  - {session.session_id}: {gaps}"))
+        say(f"  - {session.session_id}: {gaps}")
     if len(short) > _MOST_SHOWN:
         print(f"  … and {len(short) - _MOST_SHOWN:,} more sessions: --json tells all")
     if restored.trouble:

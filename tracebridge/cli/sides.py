@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tracebridge.cli.command import print_json, settings_of
+from tracebridge.cli.command import print_json, say, settings_of
 from tracebridge.cli.progress import progress
 from tracebridge.errors import ConfigurationError
 
@@ -111,44 +111,37 @@ def run(arguments: argparse.Namespace) -> int:
 def print_sides(verdict: SidesVerdict) -> None:
     """Print what comparing came to for people."""
     words = {0: "EQUAL", 1: "FINDINGS", 2: "NOT EVERYTHING COULD BE COMPARED"}
-    _say(f"{words[verdict.exit_code]}: {verdict.left} and {verdict.right}")
-    _say(f"  left      {verdict.expected:,} spans compared")
-    _say(f"  right     {verdict.observed:,} spans compared")
-    _say(f"  equal     {verdict.equal:,}")
+    say(f"{words[verdict.exit_code]}: {verdict.left} and {verdict.right}")
+    say(f"  left      {verdict.expected:,} spans compared")
+    say(f"  right     {verdict.observed:,} spans compared")
+    say(f"  equal     {verdict.equal:,}")
     for name, count in verdict.losses.items():
-        _say(f"            {count:,} of them up to the declared loss {name}: {verdict.declared[name]}")
+        say(f"            {count:,} of them up to the declared loss {name}: {verdict.declared[name]}")
     for kind, count in verdict.counts.items():
-        _say(f"  {kind:<9} {count:,}")
+        say(f"  {kind:<9} {count:,}")
     for field, count in verdict.fields.items():
-        _say(f"            {count:,} in {field}")
+        say(f"            {count:,} in {field}")
     printed, found = verdict.findings[:_MOST_PRINTED], sum(verdict.counts.values())
     for finding in printed:
         _print_finding(finding)
     if found > len(printed):
-        _say(f"  … {len(printed)} of {found:,} are shown: --json and --examples N tell more")
+        say(f"  … {len(printed)} of {found:,} are shown: --json and --examples N tell more")
     for uncompared in verdict.uncompared[:_MOST_PRINTED]:
         session = f"session {uncompared.session_id}: " if uncompared.session_id else ""
-        _say(f"  not compared: {session}{uncompared.reason}")
+        say(f"  not compared: {session}{uncompared.reason}")
     if not (verdict.expected or verdict.observed):
-        _say("  not compared: neither side has a span")
-
-
-def _say(text: str) -> None:
-    """Print a line; whoever wrote what is in it must not command the terminal."""
-    from tracebridge.report.visible import in_one_line
-
-    print(in_one_line(text))
+        say("  not compared: neither side has a span")
 
 
 def _print_finding(finding: Finding) -> None:
-    _say(
+    say(
         f"  - {finding.kind}: {finding.span_kind} {finding.name!r} of session {finding.session_id}"
         f" (trace {finding.trace_id}, span {finding.span_id})"
     )
     for difference in finding.differences:
-        _say(f"      {difference.field}")
-        _say(f"        left:  {_shown(difference.expected)}")
-        _say(f"        right: {_shown(difference.observed)}")
+        say(f"      {difference.field}")
+        say(f"        left:  {_shown(difference.expected)}")
+        say(f"        right: {_shown(difference.observed)}")
 
 
 def _saved(side: Side, path: Path | None) -> Side:

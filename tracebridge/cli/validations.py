@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.times import as_text
 
 _DESCRIPTION = """\
@@ -93,11 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(listed: list[Listed], known: list[Known]) -> None:
-    from tracebridge.report.visible import in_one_line
-
     for one in listed:
         scope = ", ".join(f"{name} {value}" for name, value in one.scope.items()) or "everything"
-        print(in_one_line(f"{one.id}  {one.began}  {one.sink}  {_came_to(one)} ({scope})"))
+        say(f"{one.id}  {one.began}  {one.sink}  {_came_to(one)} ({scope})")
     if not listed:
         print("nothing was validated yet")
     for sink in known:
