@@ -178,6 +178,13 @@ def test_the_size_of_what_was_cut_before_is_that_of_the_whole() -> None:
     assert apply(Policy(include_messages=False), TURN_START, cut_before) == {"user_input_chars": 99}
 
 
+def test_the_size_is_that_of_the_whole_where_a_mark_has_too_many_digits_to_grow() -> None:
+    data = {"user_input": "xx…[cut 999999999999999999]"}
+    cut_before = apply(Policy(max_content_length=1), TURN_START, data)
+    without = Policy(include_messages=False)
+    assert apply(without, TURN_START, cut_before) == apply(without, TURN_START, data)
+
+
 def test_no_depth_exhausts_the_stack() -> None:
     deep: Any = "x" * 20
     for _ in range(20_000):

@@ -213,7 +213,8 @@ def _characters(value: Json) -> int:
         kind = type(part)
         if kind is str:
             kept, gone = _split_mark(part)
-            total += len(kept) + gone
+            # bounded, as a mark is: a cut on the way here would have lost what is beyond
+            total += min(len(kept) + gone, _MOST_CUT)
         elif kind is dict:
             pending.extend(part.values())
         elif kind is list:
