@@ -160,17 +160,67 @@ def test_a_session_that_the_spool_could_not_delete_is_not_told_as_begun_anew(wor
     assert "2 sessions are back" in ran.stdout
 
 
-def test_a_rollback_that_was_killed_while_files_came_back_is_whole_once_it_goes_on(workplace: Workplace) -> None:
-    workplace.call(*OFF)
+@pytest.mark.parametrize("command", ["rollback", "restore"])
+def test_a_rollback_that_was_killed_while_files_came_back_is_whole_once_it_goes_on(
+    workplace: Workplace, devserver: DevServer, command: str
+) -> None:
+    switch_langfuse_on_and_jsonl_off(workplace, devserver)
+    kill_while_files_come_back(workplace)
+    again = workplace.call("migrate", command)
+    assert (again.returncode, again.stdout.count("1 sessions are back from langfuse\n")) == (0, 1)
+    assert sorted(journal_events(workplace.trace_dir)) == ["s0", "s1", "s2"]
+    assert SpooledLog(workplace.trace_dir).sessions() == {}
+    # the step before stays, until somebody takes it back once everything is done
+    assert enabled(workplace) == ["langfuse"]
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert enabled(workplace) == []
+
+
+def test_a_rollback_that_goes_on_after_a_kill_says_so_and_is_not_told_twice(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    switch_langfuse_on_and_jsonl_off(workplace, devserver)
+    kill_while_files_come_back(workplace)
+    file = workplace.config.read_bytes()
+    tried = workplace.call("migrate", "rollback", "--dry-run")
+    assert (tried.returncode, "what is left would come back" in tried.stdout) == (0, True)
+    assert len(list(workplace.trace_dir.glob("session-*"))) == 2
+    assert "interrupted while files came back" in workplace.call("migrate", "history").stdout
+    ran = json.loads(workplace.call("migrate", "rollback", "--json").stdout)
+    assert (ran["made"], ran["undone"]["id"], len(ran["returned"]["sessions"])) == (False, 2, 1)
+    assert workplace.config.read_bytes() == file
+    history = json.loads(workplace.call("migrate", "history", "--json").stdout)
+    assert [step["action"] for step in history] == ["advance", "advance", "rollback"]
+    assert "interrupted" not in workplace.call("migrate", "history").stdout
+
+
+def test_a_rollback_whose_files_a_backend_did_not_give_back_does_not_hold_up_the_next_one(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    switch_langfuse_on_and_jsonl_off(workplace, devserver)
+    devserver.faults.add(Fault(route=READING, status=400))
+    assert workplace.call("migrate", "rollback").returncode == 1
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert enabled(workplace) == []
+
+
+def enabled(workplace: Workplace) -> list[str]:
+    return [sink.name for sink in workplace.settings.enabled_sinks]
+
+
+def switch_langfuse_on_and_jsonl_off(workplace: Workplace, server: DevServer) -> None:
+    """Two steps, after which all files are gone."""
+    workplace.configure({**dual(server), "langfuse": langfuse(server, enabled=False)}, delivery="external")
+    workplace.call("migrate", "advance", "--on", "langfuse", "--override", "test")
+    workplace.call("migrate", "advance", "--off", "jsonl", "--override", "test")
     empty(workplace)
+
+
+def kill_while_files_come_back(workplace: Workplace) -> None:
     line = [sys.executable, "-c", KILLED_AFTER_TWO, "--config", str(workplace.config), "migrate", "rollback"]
     ran = subprocess.run(line, env=environment(), cwd=workplace.folder, check=False, timeout=50)
     assert ran.returncode == -signal.SIGKILL
     assert len(list(workplace.trace_dir.glob("session-*"))) == 2
-    again = workplace.call("migrate", "restore")
-    assert (again.returncode, again.stdout) == (0, "1 sessions are back from langfuse\n")
-    assert sorted(journal_events(workplace.trace_dir)) == ["s0", "s1", "s2"]
-    assert SpooledLog(workplace.trace_dir).sessions() == {}
 
 
 def test_the_name_of_a_session_cannot_command_the_terminal(workplace: Workplace, devserver: DevServer) -> None:

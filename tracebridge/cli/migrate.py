@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracebridge.delivery.state import State
     from tracebridge.migration.conditions import Condition
     from tracebridge.migration.configuration_file import ConfigurationFile
-    from tracebridge.migration.gate import Asked
+    from tracebridge.migration.gate import Asked, TakenBack
     from tracebridge.migration.return_files import Returned
     from tracebridge.migration.tiers import Switch
 
@@ -214,20 +214,27 @@ def _rollback(arguments: argparse.Namespace) -> int:
     settings, file = settings_of(arguments), _file(arguments)
     returned = None
     with alone(settings), _state(settings) as state:
-        undone = step_back(settings, file, state, dry_run=arguments.dry_run)
-        switch = Switch(sink=undone.record.switch.sink, on=not undone.record.switch.on)
+        back = step_back(settings, file, state, dry_run=arguments.dry_run)
+        is_made = not arguments.dry_run and not back.was_before
         if not arguments.json:
-            would = "would be changed" if arguments.dry_run else "changed"
-            print(f"{file.path}: {would}: step {undone.id} ({undone.record.switch}) is taken back: {switch}")
-        if not arguments.dry_run and switch == Switch(sink=JOURNAL, on=True):
+            print(f"{file.path}: {_taken_back(back, dry_run=arguments.dry_run)}")
+        if not arguments.dry_run and back.switch == Switch(sink=JOURNAL, on=True):
             returned = _returned(arguments, settings, state)
     if arguments.json:
-        print_json({"made": not arguments.dry_run, "file": str(file.path), "undone": undone, "returned": returned})
+        print_json({"made": is_made, "file": str(file.path), "undone": back.step, "returned": returned})
     elif not arguments.dry_run:
         if returned is not None:
             _print_returned(returned)
-        _print_what_to_do(settings, switch)
+        _print_what_to_do(settings, back.switch)
     return 0 if returned is None or returned.is_whole else 1
+
+
+def _taken_back(back: TakenBack, *, dry_run: bool) -> str:
+    step = f"step {back.step.id} ({back.step.record.switch})"
+    if back.was_before:
+        would = "would come back" if dry_run else "comes back"
+        return f"unchanged: {step} was taken back before, by a process that was interrupted; what is left {would}"
+    return f"{'would be changed' if dry_run else 'changed'}: {step} is taken back: {back.switch}"
 
 
 def _restore(arguments: argparse.Namespace) -> int:
@@ -290,6 +297,8 @@ def _history(arguments: argparse.Namespace) -> int:
             print("   NOT MADE: it could not be, or was interrupted before it was")
         if record.outcome == "intended":
             print("   interrupted: the next step finds out whether it was made")
+        if record.returning:
+            print("   interrupted while files came back: go on with `tracebridge migrate restore`")
         if record.backfill:
             print("   with the past of everybody who is in")
         if record.override:
@@ -304,22 +313,24 @@ def _history(arguments: argparse.Namespace) -> int:
 def _returned(arguments: argparse.Namespace, settings: Settings, state: State) -> Returned:
     from tracebridge.cli.restore import policies_of
     from tracebridge.journal.spooled import SpooledLog
+    from tracebridge.migration.history import returning
     from tracebridge.migration.return_files import Returned, return_files, source_for
     from tracebridge.migration.tiers import MigrationError
 
-    sink = source_for(settings, arguments.source)
-    if sink is None:
-        if not SpooledLog(settings.trace_dir).sessions():
-            return Returned(sink="")
-        raise MigrationError(
-            f"{settings.source}: no sink that is switched on can be read back; name one with "
-            "`tracebridge migrate restore --from SINK`"
-        )
-    try:
-        with progress(f"bringing back from {sink.name}", "sessions") as bar:
-            return return_files(settings, state, sink, policies_of(settings, sink), bar.update)
-    except TracebridgeError as error:
-        raise MigrationError(f"{error}; what is left comes back with `tracebridge migrate restore`") from error
+    with returning(state):
+        sink = source_for(settings, arguments.source)
+        if sink is None:
+            if not SpooledLog(settings.trace_dir).sessions():
+                return Returned(sink="")
+            raise MigrationError(
+                f"{settings.source}: no sink that is switched on can be read back; name one with "
+                "`tracebridge migrate restore --from SINK`"
+            )
+        try:
+            with progress(f"bringing back from {sink.name}", "sessions") as bar:
+                return return_files(settings, state, sink, policies_of(settings, sink), bar.update)
+        except TracebridgeError as error:
+            raise MigrationError(f"{error}; what is left comes back with `tracebridge migrate restore`") from error
 
 
 def _print_conditions(conditions: tuple[Condition, ...], out_of: int | None = None) -> None:

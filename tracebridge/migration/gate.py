@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,7 +16,16 @@ from tracebridge.journal import layout
 from tracebridge.migration.conditions import Condition, conditions_for
 from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.facts import facts_for
-from tracebridge.migration.history import Entry, Record, entries, is_of, last_to_undo, making, settle
+from tracebridge.migration.history import (
+    Entry,
+    Record,
+    entries,
+    interrupted_return,
+    is_of,
+    last_to_undo,
+    making,
+    settle,
+)
 from tracebridge.migration.tiers import JOURNAL, MigrationError, Switch, Tier, after, tier_of
 from tracebridge.migration.yaml_edit import Change, set_value, undo
 
@@ -97,15 +107,32 @@ def advance(
         file.write(text, write_down)
 
 
-def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_run: bool = False) -> Entry:
-    """Take the last step back, and nothing that was written into the file since; returns the step.
+class TakenBack(NamedTuple):
+    """A step that was taken back."""
+
+    step: Entry
+    switch: Switch
+    """What that changed."""
+    was_before: bool
+    """Whether an earlier rollback did it, whose process was killed while files came back: only they are left to do."""
+
+
+def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_run: bool = False) -> TakenBack:
+    """Take the last step back, and nothing that was written into the file since.
+
+    If the rollback before was killed while files came back, it is that one which goes on: no other step is taken back.
 
     Raises:
         MigrationError: there is none, it was made in another file, or the file cannot be changed.
         EditError: what the step has changed was changed again by somebody else.
     """
     settle(state, file.path, file.text)
-    last = last_to_undo(entries(state))
+    history = entries(state)
+    interrupted = interrupted_return(history, file.path)
+    if interrupted is not None:
+        undone = next(entry for entry in history if entry.id == interrupted.record.undoes)
+        return TakenBack(undone, interrupted.record.switch, was_before=True)
+    last = last_to_undo(history)
     if last is None:
         raise MigrationError(f"{settings.trace_dir}: no step was made with `tracebridge migrate advance`")
     made_in = Path(last.record.file)
@@ -117,7 +144,8 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
     text = undo(file.text, done)
     file.check(text, settings, switch)
     if dry_run:
-        return last
+        return TakenBack(last, switch, was_before=False)
+    is_back_to_files = switch == Switch(sink=JOURNAL, on=True)
     change = Change(path=switch.path, value=switch.on, old=done.new, new=done.old)
     record = Record(
         file=last.record.file,
@@ -126,18 +154,19 @@ def step_back(settings: Settings, file: ConfigurationFile, state: State, *, dry_
         before=tier_of(settings).name,
         after=tier_of(after(settings, switch)).name,
         undoes=last.id,
+        returning=is_back_to_files,
     )
 
     with making(state, "rollback", record) as write_down:
 
         def just_before() -> None:
-            if switch == Switch(sink=JOURNAL, on=True):
+            if is_back_to_files:
                 # from now on nobody who runs already deletes any more
                 layout.kept_marker(settings.trace_dir).touch()
             write_down()
 
         file.write(text, just_before)
-    return last
+    return TakenBack(last, switch, was_before=False)
 
 
 @contextmanager

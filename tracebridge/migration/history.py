@@ -45,6 +45,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     undoes: int = 0
     """The number of the step that is taken back; 0 in one that takes none back."""
     outcome: Outcome = "made"
+    returning: bool = False
+    """Of a rollback: files that the spool has deleted come back. It stays so if the process is killed meanwhile."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +114,38 @@ def last_to_undo(history: list[Entry]) -> Entry | None:
     return next((entry for entry in reversed(made) if entry.action == "advance" and entry.id not in undone), None)
 
 
+def interrupted_return(history: list[Entry], file: Path) -> Entry | None:
+    """The newest step, if it is a rollback of this configuration file that was killed while files came back."""
+    last = history[-1] if history else None
+    if last is None or last.record.outcome != "made" or not last.record.returning or not is_of(last.record, file):
+        return None
+    return last
+
+
+@contextmanager
+def returning(state: State) -> Iterator[None]:
+    """Inside, files come back, for whatever rollback. It is over once somebody can be told what came of it."""
+    try:
+        yield
+    except Exception:
+        _end_returns(state)
+        raise
+    _end_returns(state)
+
+
 def operator() -> str:
     """The user of the operating system who does this; by number if it has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _end_returns(state: State) -> None:
+    for entry in entries(state):
+        if entry.record.returning:
+            record = msgspec.structs.replace(entry.record, returning=False)
+            state.evidence.conclude(entry.id, _text(record, record.outcome))
 
 
 def _text(record: Record, outcome: Outcome) -> str:
