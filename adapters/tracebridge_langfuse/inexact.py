@@ -25,7 +25,7 @@ from tracebridge_langfuse.usage_details import cost_of
 from tracebridge_otlp.wire import WireSpan
 
 EARLIEST_NS: Final = MS  # a time of 0 counts as not given, and the server puts in its own clock
-LATEST_NS: Final = 2**63 - 1
+LATEST_NS: Final = 2**32 * 10**9 - 1  # the server sorts by minutes of 32 bits; later ones it does not find by time
 LONGEST_WAIT_MS: Final = 10**9
 
 _SETTLED: Final = frozenset(

@@ -18,6 +18,7 @@ from tracebridge.span import Span
 from tracebridge_langfuse import names
 from tracebridge_langfuse.api import PublicApi, RefusedError
 from tracebridge_langfuse.configuration import LangfuseSettings
+from tracebridge_langfuse.inexact import EARLIEST_NS, LATEST_NS
 from tracebridge_langfuse.observation import MS, milliseconds_text, observation_of, server_computed, span_of
 from tracebridge_langfuse.paging import LARGEST_PAGE, PageSize, rows
 from tracebridge_langfuse.rows import Page, Row, page_of
@@ -26,7 +27,6 @@ from tracebridge_langfuse.text import plain
 
 _ROUTE: Final = "v2/observations"
 _NOT_FOUND: Final = 404
-_LATEST_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last that a datetime can say
 _MODE_IS_KNOWN_FOR_S: Final = 60.0
 """A server is switched to another write mode by starting it anew, which takes about as long."""
 
@@ -153,11 +153,13 @@ def _conditions(query: Query) -> dict[str, str]:
     conditions: dict[str, str] = {}
     if query.session_id is not None:
         conditions["sessionId"] = plain(query.session_id)
+    # a time that cannot be sent is stored as the nearest that can
     if query.start_ns is not None:
-        conditions["fromStartTime"] = _moment(query.start_ns // MS)
+        conditions["fromStartTime"] = milliseconds_text(min(max(query.start_ns, 0), LATEST_NS) // MS)
     if query.end_ns is not None:
         # exclusive for both; times are stored cut to milliseconds
-        conditions["toStartTime"] = _moment(-(-query.end_ns // MS))
+        end_ns = min(max(query.end_ns, EARLIEST_NS + 1), LATEST_NS + 1)
+        conditions["toStartTime"] = milliseconds_text(-(-end_ns // MS))
     return conditions
 
 
@@ -167,7 +169,3 @@ def _is_wanted(span: Span, query: Query, trace_ids: frozenset[str]) -> bool:
     if query.session_id is None or query.ids_only or not span.fingerprint:
         return True
     return span.session_id == query.session_id
-
-
-def _moment(ms: int) -> str:
-    return milliseconds_text(min(max(ms, 0), _LATEST_MS))

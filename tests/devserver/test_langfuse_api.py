@@ -236,6 +236,17 @@ def test_the_time_range_includes_its_start_and_excludes_its_end(client: httpx.Cl
     assert ids(client, fromStartTime=bounds[0], toStartTime=bounds[1]) == [span_id(2), span_id(1)]
 
 
+def test_what_began_after_2106_is_found_by_its_trace_and_in_no_window_with_what_began_before(
+    client: httpx.Client,
+) -> None:
+    late_ns = 2**32 * 10**9 + 5 * 365 * 86_400 * 10**9
+    send(client, numbered(1), span(spanId=span_id(2), startTimeUnixNano=str(late_ns), endTimeUnixNano=str(late_ns)))
+    assert ids(client) == [span_id(2), span_id(1)]
+    assert ids(client, fromStartTime="2020-01-01T00:00:00Z") == [span_id(1)]
+    assert ids(client, fromStartTime="2020-01-01T00:00:00Z", toStartTime="2110-01-01T00:00:00Z") == []
+    assert ids(client, fromStartTime="2107-01-01T00:00:00Z", toStartTime="2200-01-01T00:00:00Z") == [span_id(2)]
+
+
 @pytest.mark.parametrize(
     ("parameters", "path"),
     [

@@ -293,6 +293,36 @@ def test_a_window_holds_its_start_and_not_its_end(sink: LangfuseSink, reader: La
     assert sorted(found.start_ns for found in reader.read(query)) == times[1:3]
 
 
+MINUTE_NS = 60 * 10**9
+OVER_32_BITS_NS = 2**32 * 10**9
+
+
+@pytest.mark.parametrize(
+    "start_ns",
+    [-(10**20), -5 * MINUTE_NS, 0, OVER_32_BITS_NS - 1, OVER_32_BITS_NS, 5_000_000_000 * 10**9, 2**63, 10**20],
+    ids=["long before 1970", "1969", "1970", "2106", "2106, a moment later", "2128", "2262", "the far future"],
+)
+def test_a_window_round_any_time_holds_it(sink: LangfuseSink, reader: LangfuseReader, start_ns: int) -> None:
+    (sent,) = spans({"start_ns": start_ns, "end_ns": start_ns + 1})
+    deliver(sink, sent)
+    window = Query(trace_ids=(sent.trace_id,), start_ns=start_ns - MINUTE_NS, end_ns=start_ns + MINUTE_NS)
+    (found,) = reader.read(window)
+    assert found.start_ns // 10**6 == start_ns // 10**6
+    assert [ids.span_id for ids in reader.read(msgspec.structs.replace(window, ids_only=True))] == [sent.span_id]
+
+
+def test_a_clock_that_is_far_ahead_hides_no_span_of_the_same_window(sink: LangfuseSink, reader: LangfuseReader) -> None:
+    sent = spans(
+        {"span_id": "1" * 16, "start_ns": START_NS},
+        {"span_id": "2" * 16, "start_ns": OVER_32_BITS_NS + 30 * 365 * 1_440 * MINUTE_NS},
+    )
+    deliver(sink, *sent)
+    window = Query(
+        trace_ids=(sent[0].trace_id,), start_ns=START_NS - MINUTE_NS, end_ns=sent[1].start_ns + MINUTE_NS, ids_only=True
+    )
+    assert {found.span_id for found in reader.read(window)} == {"1" * 16, "2" * 16}
+
+
 def test_ids_alone_are_enough_when_only_they_are_asked_for(sink: LangfuseSink, reader: LangfuseReader) -> None:
     (sent,) = spans({"input": "x" * 1_000})
     deliver(sink, sent)

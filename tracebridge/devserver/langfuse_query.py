@@ -18,6 +18,8 @@ from tracebridge.devserver.store import Condition
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULT_LIMIT = 50
 _MAX_LIMIT = 1000
+_MINUTE_MS = 60_000
+_MINUTES_RANGE_S = 2**32
 _LEVELS = ["DEBUG", "DEFAULT", "WARNING", "ERROR"]
 
 # The pattern is part of the recorded answer; it is the ISO 8601 form that the API accepts.
@@ -28,6 +30,10 @@ _DATE = (
 _TIME = r"T(?:(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:Z|([+-](?:[01]\d|2[0-3]):[0-5]\d)))"
 _DATETIME_PATTERN = f"^{_DATE}{_TIME}$"
 _DATETIME = re.compile(_DATETIME_PATTERN)
+
+
+_MINUTE = f"start_ms / {_MINUTE_MS} * 60 % {_MINUTES_RANGE_S}"
+"""The table is sorted by the minute, whose seconds have 32 bits: from 2106 on it begins again with 1970."""
 
 
 class RefusedError(Exception):
@@ -200,13 +206,22 @@ def _simple_conditions(single: Mapping[str, str], environments: Sequence[str]) -
         marks = ", ".join("?" * len(environments))
         conditions["environment"] = Condition(f"environment IN ({marks})", tuple(environments))
     bounds = [
-        Condition(f"start_ms {operator} ?", (_time(name, single[name]),))
+        _bounded(operator, _time(name, single[name]))
         for name, operator in (("fromStartTime", ">="), ("toStartTime", "<"))
         if single.get(name)
     ]
     if bounds:
         conditions["startTime"] = _all(bounds)
     return conditions
+
+
+def _bounded(operator: str, ms: int) -> Condition:
+    """Times as they are, and what is looked for only where the table's minutes, as they wrap, may have it."""
+    return Condition(f"start_ms {operator} ? AND {_MINUTE} {operator[0]}= ?", (ms, _minute(ms)))
+
+
+def _minute(ms: int) -> int:
+    return ms // _MINUTE_MS * 60 % _MINUTES_RANGE_S
 
 
 def _time(name: str, text: str) -> int:
@@ -229,7 +244,7 @@ def _after(text: str) -> Condition:
     except (binascii.Error, msgspec.DecodeError, ValueError, TypeError):
         raise _bad_request("Invalid cursor format") from None
     key = (start_ms, xxh32(position.lastTraceId), position.lastId)
-    return Condition("(start_ms, trace_hash, id) < (?, ?, ?)", key)
+    return Condition(f"(start_ms, trace_hash, id) < (?, ?, ?) AND {_MINUTE} <= ?", (*key, _minute(start_ms)))
 
 
 # The structured filter
