@@ -21,6 +21,8 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {**names.USAGE_PARTS, FRESH_INPUT
 _LARGEST_COUNT: Final = 2**53 - 1
 _LARGEST_SUMMAND: Final = _LARGEST_COUNT // 2
 _LARGEST_COST: Final = 100_000.0
+_LARGEST_SUM: Final = 9_000_000.0
+"""The server's table adds up the amounts of a span, and an insert with a sum of more than 9.22 million is lost."""
 _SUMMED_COSTS: Final = frozenset({"input", "output"})
 """If there are no others, the server adds their sum as the total."""
 _NAMES_OF_TOTAL: Final = ("total_cost", "totalCost", "total_usd", "total_cost_usd")
@@ -102,6 +104,8 @@ def cost_details(cost: Json) -> dict[str, float]:
     """
     given = cost if isinstance(cost, dict) else {names.USAGE_TOTAL: cost}
     costs = {key: float(amount) for key, amount in given.items() if _is_amount(amount)}
+    if sum(costs.values()) > _LARGEST_SUM:
+        return {}
     if names.USAGE_TOTAL in given or costs.keys() <= _SUMMED_COSTS:
         return costs
     named = next((key for key in _NAMES_OF_TOTAL if key in costs), None)

@@ -397,6 +397,17 @@ def test_spans_of_more_than_a_hundred_months_lose_the_export() -> None:
         observations(received_from_json(export(*spans)), NOW, NOW)
 
 
+@pytest.mark.parametrize("key", ["input", "Output"])
+def test_costs_that_the_database_cannot_add_up_lose_the_export(key: str) -> None:
+    def costs(count: int) -> dict[str, Any]:
+        amounts = {f"{key}_{number}": 922_337 for number in range(count)}
+        return {"langfuse.observation.cost_details": json.dumps(amounts)}
+
+    assert len(stored(costs(10)).cost) == 10
+    with pytest.raises(UnstorableError, match="costs"):
+        stored(costs(11))
+
+
 def test_an_empty_trace_id_loses_the_export() -> None:
     with pytest.raises(UnstorableError):
         observations(received_from_json(export(span(traceId=""))), NOW, NOW)

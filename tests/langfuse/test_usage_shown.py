@@ -131,6 +131,15 @@ def test_a_cost_whose_name_javascript_cannot_hold_reads_back(
     assert_reads_back(reader, sent)
 
 
+def test_costs_that_the_server_cannot_add_up_lose_no_request(sink: LangfuseSink, reader: LangfuseReader) -> None:
+    costs: Json = {f"Input_{number}": 99_999.5 for number in range(100)}
+    sent, beside = in_one_trace({**LLM, "cost": costs}, {**LLM, "span_id": "2" * 16})
+    deliver(sink, sent, beside)
+    found = {span.span_id: span for span in reader.read(Query(trace_ids=(sent.trace_id,)))}
+    assert found.keys() == {sent.span_id, beside.span_id}
+    assert same(found[sent.span_id].cost, costs)
+
+
 def test_what_the_server_counts_and_prices_by_itself_is_no_difference(
     backend: DevServer, sink: LangfuseSink, reader: LangfuseReader
 ) -> None:

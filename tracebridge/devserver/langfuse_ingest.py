@@ -25,6 +25,8 @@ _OBSERVATION_METADATA = "langfuse.observation.metadata"
 _TRACE_METADATA = "langfuse.trace.metadata"
 _MOST_MONTHS = 100
 """The table has a partition a month, and the database refuses an insert into more partitions than these."""
+_LARGEST_SUM = Decimal(2**63 - 1).scaleb(-12)
+"""The database adds up the costs of input and output at each insert, and refuses it if that is no Decimal(18, 12)."""
 _LOST_METADATA_KEYS = frozenset({"", "__proto__"})
 
 _TYPES = frozenset(
@@ -140,6 +142,8 @@ def observations(spans: Iterable[ReceivedSpan], now_ms: int, visible_ms: int) ->
         row = observation(span, now_ms, visible_ms)
         if is_named_by_half_a_character(row.input) or is_named_by_half_a_character(row.output):
             raise UnstorableError("the name of a tool holds half a surrogate pair")
+        if _sum_of_costs(row) > _LARGEST_SUM:
+            raise UnstorableError("the costs of one span add up to more than the database holds")
         rows[row.trace_id, row.id, row.start_ms] = row
     if len({_month(row.start_ms) for row in rows.values()}) > _MOST_MONTHS:
         raise UnstorableError(f"spans of more than {_MOST_MONTHS} months in one insert")
@@ -309,6 +313,11 @@ def xxh32(text: str) -> int:
     digest = (digest ^ digest >> 15) * primes[1] & mask
     digest = (digest ^ digest >> 13) * primes[2] & mask
     return digest ^ digest >> 16
+
+
+def _sum_of_costs(row: Observation) -> Decimal:
+    added = (amount for key, amount in row.cost.items() if "input" in key.lower() or "output" in key.lower())
+    return sum(map(Decimal, added), Decimal(0))
 
 
 def _month(ms: int) -> tuple[int, int]:
