@@ -30,6 +30,7 @@ from tracebridge.cli.times import time_given
 from tracebridge.delivery.lock import shipper_lock
 from tracebridge.devserver import DevServer
 from tracebridge.journal import layout
+from tracebridge.sink import Query
 from tracebridge.testing import Fault
 
 HAND_WRITTEN = ROOT / "tests" / "data" / "legacy"
@@ -129,6 +130,26 @@ def test_whole_sessions_that_began_in_the_window_are_sent_now_and_later_and_vali
     assert here.call("ship").returncode == 0
     assert observed_sessions(here) == taken
     assert {verdict["sessions"] for verdict in here.verdicts().values()} == {len(taken)}
+
+
+@pytest.mark.parametrize(
+    ("window", "taken"),
+    [
+        ((), {"year 1", "year 9999"}),
+        (("--since", "2026-02"), {"year 9999"}),
+        (("--until", "2026-02"), {"year 1"}),
+    ],
+    ids=["all", "since", "until"],
+)
+def test_a_session_of_any_time_is_in_a_window_without_an_end_on_its_side(
+    here: Workplace, tmp_path: Path, window: tuple[str, ...], taken: set[str]
+) -> None:
+    for year in (1, 9999):
+        write_session(tmp_path / "old", f"year {year}", turns=1, at=f"{year:04d}-03-10T00:00:00Z")
+    told = told_of(here, tmp_path / "old", *window)
+    assert (told["sessions"], told["left_out"]) == (len(taken), 2 - len(taken))
+    everything = Query(start_ns=0, end_ns=2**63)
+    assert {span.session_id for span in here.observed("langfuse", everything)} == taken
 
 
 def test_another_window_adds_to_the_first(here: Workplace, months: Path) -> None:

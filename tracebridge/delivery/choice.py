@@ -23,7 +23,8 @@ class Window(msgspec.Struct, frozen=True, order=True, array_like=True):
 
     def holds(self, time_ns: int) -> bool:
         """Whether a moment lies in it."""
-        return self.since_ns <= time_ns < self.until_ns
+        # a window without an end on one side holds also what the state's numbers cannot say
+        return self.since_ns <= min(max(time_ns, ALWAYS.since_ns), ALWAYS.until_ns - 1) < self.until_ns
 
 
 ALWAYS = Window(-(2**63), 2**63 - 1)
