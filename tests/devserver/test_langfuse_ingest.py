@@ -297,6 +297,12 @@ def test_prompts_belong_to_generations() -> None:
     assert stored(prompt).prompt_name == ""
 
 
+@pytest.mark.parametrize(("version", "kept"), [(65_535, 65_535), (65_536, None), (0, None)])
+def test_a_version_of_a_prompt_has_sixteen_bits_and_none_is_shown_as_none(version: int, kept: int | None) -> None:
+    prompt = {"langfuse.observation.prompt.name": "p", "langfuse.observation.prompt.version": version}
+    assert stored(prompt | {"langfuse.observation.type": "generation"}).prompt_version == kept
+
+
 def test_metadata_is_listed_last_first_with_scope_and_resource() -> None:
     row = stored({"langfuse.observation.metadata.first": "1", "langfuse.observation.metadata.second": "2"})
     assert list(row.metadata) == ["second", "first", "scope.name", "resourceAttributes.service.name"]

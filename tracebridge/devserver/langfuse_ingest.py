@@ -27,6 +27,7 @@ _MOST_MONTHS = 100
 """The table has a partition a month, and the database refuses an insert into more partitions than these."""
 _LARGEST_SUM = Decimal(2**63 - 1).scaleb(-12)
 """The database adds up the costs of input and output at each insert, and refuses it if that is no Decimal(18, 12)."""
+_LARGEST_PROMPT_VERSION = 2**16 - 1
 _LOST_METADATA_KEYS = frozenset({"", "__proto__"})
 
 _TYPES = frozenset(
@@ -446,8 +447,8 @@ def _completion_start(value: Any) -> int | None:
 
 
 def _prompt_version(attributes: Attributes) -> int | None:
-    value = attributes.get("langfuse.observation.prompt.version")
-    return _count(value) if value is not None else None
+    version = _count(attributes.get("langfuse.observation.prompt.version"))
+    return version if version and version <= _LARGEST_PROMPT_VERSION else None
 
 
 def _tags(value: Any) -> list[str]:
