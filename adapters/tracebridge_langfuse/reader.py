@@ -6,9 +6,11 @@ agent may not have, and models that refuse a whole page for one value that they 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -27,6 +29,10 @@ from tracebridge_langfuse.text import plain
 
 _ROUTE: Final = "v2/observations"
 _NOT_FOUND: Final = 404
+_LONGEST_IN_URL: Final = 4_000
+"""The server takes lines of up to 16 KB, and what stands before it often less than 8."""
+_BEGINNING: Final = 300
+"""So many characters are less than that in any script."""
 _MODE_IS_KNOWN_FOR_S: Final = 60.0
 """A server is switched to another write mode by starting it anew, which takes about as long."""
 
@@ -82,6 +88,8 @@ class LangfuseReader:
         wanted = frozenset(query.trace_ids)
         for conditions in _runs(query):
             for row in self._rows(conditions, query):
+                if not _is_of_session(row, query):
+                    continue
                 observation = observation_of(row.fields())
                 span = span_of(observation)
                 if _is_wanted(span, query, wanted):
@@ -152,7 +160,7 @@ def _runs(query: Query) -> list[dict[str, str]]:
 def _conditions(query: Query) -> dict[str, str]:
     conditions: dict[str, str] = {}
     if query.session_id is not None:
-        conditions["sessionId"] = plain(query.session_id)
+        conditions |= _of_session(plain(query.session_id))
     # a time that cannot be sent is stored as the nearest that can
     if query.start_ns is not None:
         conditions["fromStartTime"] = milliseconds_text(min(max(query.start_ns, 0), LATEST_NS) // MS)
@@ -161,6 +169,25 @@ def _conditions(query: Query) -> dict[str, str]:
         end_ns = min(max(query.end_ns, EARLIEST_NS + 1), LATEST_NS + 1)
         conditions["toStartTime"] = milliseconds_text(-(-end_ns // MS))
     return conditions
+
+
+def _of_session(session_id: str) -> dict[str, str]:
+    if not _is_too_long(session_id):
+        return {"sessionId": session_id}
+    begins = {"type": "string", "column": "sessionId", "operator": "starts with", "value": session_id[:_BEGINNING]}
+    return {"filter": json.dumps([begins], ensure_ascii=False)}
+
+
+def _is_of_session(row: Row, query: Query) -> bool:
+    """Whether a row is of the session that is asked for, which the server was told in full or by its beginning."""
+    if query.session_id is None:
+        return True
+    session_id = plain(query.session_id)
+    return not _is_too_long(session_id) or row.session_id == session_id
+
+
+def _is_too_long(session_id: str) -> bool:
+    return len(session_id) > _BEGINNING and len(quote(session_id)) > _LONGEST_IN_URL
 
 
 def _is_wanted(span: Span, query: Query, trace_ids: frozenset[str]) -> bool:

@@ -284,6 +284,20 @@ def test_a_session_is_found_by_the_id_that_was_stored_and_told_from_its_likes(
         assert [found.span_id for found in reader.read(Query(session_id=name))] == [f"{number:016x}"]
 
 
+@pytest.mark.parametrize("letter", ["a", "会", "😀"])
+@pytest.mark.parametrize("ids_only", [False, True])
+def test_a_session_id_that_no_server_takes_in_a_line_is_asked_for_by_its_beginning(
+    backend: DevServer, sink: LangfuseSink, letter: str, ids_only: bool
+) -> None:
+    ids = [f"{letter * 20_000}{number}" for number in (1, 2)]
+    sent = spans({"session_id": ids[0]}, {"span_id": "2" * 16, "session_id": ids[1]})
+    deliver(sink, *sent)
+    with relayed(backend) as (reader, asked):
+        found = list(reader.read(Query(session_id=ids[0], trace_ids=(sent[0].trace_id,), ids_only=ids_only)))
+    assert [(span.span_id, span.session_id) for span in found] == [(sent[0].span_id, ids[0])]
+    assert max(len(str(httpx.QueryParams(query))) for query in asked) < 8_000
+
+
 def test_a_window_holds_its_start_and_not_its_end(sink: LangfuseSink, reader: LangfuseReader) -> None:
     session, start = secrets.token_hex(8), START_NS - START_NS % 10**6
     times = [start - 10**6, start, start + 10**6, start + 2 * 10**6]
