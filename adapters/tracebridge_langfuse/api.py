@@ -35,7 +35,8 @@ _SLOWEST: Final = 5
 """How many time-outs an answer that keeps coming may take."""
 
 _TOO_MANY_REQUESTS: Final = 429
-_TOO_MUCH: Final = frozenset({413, 422, 504})
+_TOO_MUCH: Final = frozenset({413, 422, 500, 502, 504})
+"""500 is also what the server says of a page longer than the longest text of its runtime, half a gigabyte."""
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")

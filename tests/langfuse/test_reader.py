@@ -590,6 +590,8 @@ def too_slow(_: dict[str, str]) -> Reply:
 FAILURES: dict[str, Callable[[dict[str, str]], Reply]] = {
     "413": lambda _: Reply(413, b"Request Entity Too Large", {"content-type": "text/plain"}),
     "422": lambda _: Reply(422, {"message": "the response is too large"}),
+    "500": lambda _: Reply(500, {"message": "Internal Server Error", "error": "no text may be that long"}),
+    "502": lambda _: Reply(502, b"<html>502</html>", {"content-type": "text/html"}),
     "504": lambda _: Reply(504, b"<html>504</html>", {"content-type": "text/html"}),
     "no answer in time": too_slow,
     "a 200 that breaks off": lambda _: Reply(200, {"data": [], "meta": {"x": "y" * 100}}, sent=50),
@@ -640,7 +642,7 @@ def test_what_is_no_matter_of_size_is_tried_a_few_times_and_told(failure: str) -
         limits.append(int(parameters["limit"]))
         return FAILURES[failure](parameters)
 
-    with pytest.raises(BackendError, match=r"cannot be read: (no whole answer|HTTP 504)"):
+    with pytest.raises(BackendError, match=r"cannot be read: (no whole answer|HTTP 50[024])"):
         read_from(answer)
     assert limits == [1_000, 250, 62, 15, 3, 1, 1, 1, 1]
 
@@ -792,8 +794,8 @@ def test_a_server_in_trouble_is_asked_again(status: int) -> None:
 def test_a_server_that_stays_in_trouble_is_told() -> None:
     time, log = Clockwork(), list[str]()
     with (
-        scripted(noted(log, lambda path, _: (500, {"message": "out of order"}))) as url,
-        pytest.raises(BackendError, match="HTTP 500: out of order"),
+        scripted(noted(log, lambda path, _: (503, {"message": "out of order"}))) as url,
+        pytest.raises(BackendError, match="HTTP 503: out of order"),
     ):
         read(url, time)
     assert len(log) == 4
