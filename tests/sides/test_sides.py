@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
+from tests.correlation import test_unsampled as unsampled
 from tests.delivery.rig import write_session
 from tests.langfuse.test_export import row_of, written
 from tests.workplace import Workplace, langfuse, otel
@@ -109,6 +110,19 @@ def test_journals_are_read_under_the_policy_of_the_sink_that_is_the_other_side(
     write_session(workplace.trace_dir, "s1", turns=1, at="2026-02-01T10:00:00.000Z")
     assert workplace.call("ship").returncode == 0
     assert compared(workplace, f"folder:{workplace.trace_dir}", "sink:langfuse")[0] == 0
+
+
+def test_of_traces_that_nobody_wants_nothing_is_expected_of_a_sink_that_leaves_them_out(
+    tmp_path: Path, devserver: DevServer
+) -> None:
+    workplace = Workplace(tmp_path, unsampled.sinks(devserver, include_unsampled=False), delivery="external")
+    unsampled.record(workplace)
+    assert workplace.call("ship", "--patience", "10").returncode == 0
+    for name, spans in (("otel", 2), ("langfuse", 5)):
+        here, there = f"folder:{workplace.trace_dir}", f"sink:{name}"
+        assert [
+            (code, told["equal"]) for code, told in (compared(workplace, here, there), compared(workplace, there, here))
+        ] == [(0, spans)] * 2
 
 
 def test_people_are_told_what_differs_and_where(delivered: Workplace, tmp_path: Path) -> None:

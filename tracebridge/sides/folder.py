@@ -53,8 +53,12 @@ def _spans_of(session: Path, session_id: str, policy: Policy, notes: Notes) -> I
     for step in stream.steps():
         if step.problem is not None:
             notes.could_not_read(f"{step.problem.file}, byte {step.problem.offset}: {step.problem.text}", session_id)
-        yield from step.spans
-    yield from stream.expire(began_ns - INCOMPLETE_GRACE_NS)
+        yield from _kept(step.spans, policy)
+    yield from _kept(stream.expire(began_ns - INCOMPLETE_GRACE_NS), policy)
     if not stream.is_idle:
         notes.leave_out(session_id)
         notes.could_not_read("still open: its last run has not ended", session_id)
+
+
+def _kept(spans: list[Span], policy: Policy) -> Iterator[Span]:
+    return (span for span in spans if policies.keeps_span(policy, span))
