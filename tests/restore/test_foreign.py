@@ -228,6 +228,19 @@ def test_spans_of_a_session_that_name_it_on_the_root_alone_are_restored_with_it(
         assert (session.session_id, sum(session.spans.values())) == ("chat", 4)
 
 
+def test_a_session_that_is_named_on_the_root_alone_is_restored_whole_by_a_window_through_its_trace(
+    tmp_path: Path,
+) -> None:
+    shelf = Shelf(tmp_path)
+    turn = one_turn()
+    shelf.put([turn[0], *(msgspec.structs.replace(span, session_id="") for span in turn[1:])])
+    edge_ns = turn[1].start_ns
+    windows: dict[str, dict[str, Any]] = {"until": {"end_ns": edge_ns}, "since": {"start_ns": edge_ns}}
+    for name, window in windows.items():
+        (session,) = shelf.restore(tmp_path / name, **window).sessions
+        assert (session.session_id, sum(session.spans.values())) == ("chat", 4)
+
+
 def test_of_two_sessions_in_one_trace_one_gets_the_spans_that_name_none(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     named = [foreign("llm", number, session_id=name) for number, name in ((1, "b"), (2, "a"), (3, "b"))]

@@ -16,14 +16,18 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[str, ...] = ()
     loose: tuple[str, ...] = ()
     """Traces of which no span names a session, as far as the reader tells it without reading them whole."""
-    mixed: frozenset[str] = frozenset()
-    """Traces of which some spans name a session and others do not."""
+    mixed: frozenset[str] | None = None
+    """Traces of which some spans name a session and others do not; None where that is not known, because not all spans
+    were read."""
     probes: int = 0
     """Sessions of `tracebridge doctor`."""
 
 
-def take_stock(spans: Iterable[Span]) -> Inventory:
-    """Take stock of spans that were read for their ids; in memory are one id a session and one a trace."""
+def take_stock(spans: Iterable[Span], *, are_all: bool) -> Inventory:
+    """Take stock of spans that were read for their ids; in memory are one id a session and one a trace.
+
+    `are_all` says that the backend holds no others, such as later ones of the same traces.
+    """
     sessions: set[str] = set()
     probes: set[str] = set()
     named: set[str] = set()
@@ -40,6 +44,6 @@ def take_stock(spans: Iterable[Span]) -> Inventory:
     return Inventory(
         sessions=tuple(sorted(sessions)),
         loose=tuple(sorted(nameless - named)),
-        mixed=frozenset(nameless & named),
+        mixed=frozenset(nameless & named) if are_all else None,
         probes=len(probes),
     )

@@ -121,7 +121,8 @@ class Restorer:
         if selection.session_ids:
             return Inventory(sessions=tuple(dict.fromkeys(selection.session_ids)))
         window = Query(start_ns=selection.start_ns, end_ns=selection.end_ns, ids_only=True)
-        return take_stock(self._reader.read(window))
+        is_everything = (selection.start_ns, selection.end_ns) == (Selection().start_ns, Selection().end_ns)
+        return take_stock(self._reader.read(window), are_all=is_everything)
 
     def read(self, query: Query) -> tuple[list[Span], int]:
         """The spans that a query asks for, each once, and how many more copies there are."""
@@ -266,7 +267,7 @@ class _Run:
     def _rest_of_traces(self, session_id: str, spans: list[Span]) -> list[Span]:
         """Spans in a session's traces that name no session: senders often name it on the root alone."""
         traces = sorted({span.trace_id for span in spans})
-        if not self._is_by_name:
+        if self._mixed is not None:
             traces = [trace for trace in traces if trace in self._mixed]
         known = {(span.trace_id, span.span_id) for span in spans}
         rest: list[Span] = []
