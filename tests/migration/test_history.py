@@ -94,6 +94,21 @@ def test_an_advance_that_was_killed_after_it_was_made_is_taken_back(workplace: W
     assert outcomes(workplace) == [("advance", "made"), ("rollback", "made")]
 
 
+def test_an_advance_that_was_killed_is_found_out_about_though_a_step_was_made_in_another_file_since(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    own, other = workplace.config, tmp_path / "other.yaml"
+    other.write_bytes(own.read_bytes())
+    kill(workplace, "after", *OFF)
+    workplace.config = other
+    assert workplace.call(*OFF).returncode == 0
+    assert workplace.call("migrate", "rollback").returncode == 0
+    workplace.config = own
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert is_kept(workplace)
+    assert [outcome for _, outcome in outcomes(workplace)] == ["made"] * 4
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_rollback_that_was_killed_takes_the_step_back_exactly_once(workplace: Workplace, moment: str) -> None:
     assert workplace.call(*OFF).returncode == 0

@@ -194,6 +194,17 @@ def test_a_rollback_that_goes_on_after_a_kill_says_so_and_is_not_told_twice(
     assert "interrupted" not in workplace.call("migrate", "history").stdout
 
 
+def test_a_rollback_that_was_killed_is_gone_on_with_though_a_share_was_changed_since(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    switch_langfuse_on_and_jsonl_off(workplace, devserver)
+    kill_while_files_come_back(workplace)
+    assert workplace.call("migrate", "ramp", "--sink", "langfuse", "--share", "50%").returncode == 0
+    again = workplace.call("migrate", "rollback")
+    assert "1 sessions are back from langfuse\n" in again.stdout
+    assert enabled(workplace) == ["langfuse"]
+
+
 def test_a_rollback_whose_files_a_backend_did_not_give_back_does_not_hold_up_the_next_one(
     workplace: Workplace, devserver: DevServer
 ) -> None:

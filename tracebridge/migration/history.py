@@ -88,16 +88,18 @@ def is_of(record: Record, file: Path) -> bool:
 
 
 def settle(state: State, file: Path, text: str) -> None:
-    """Find out by a configuration file what became of the newest step, if it was to change it and was interrupted.
+    """Find out by a configuration file what became of the newest step that was to change it, if that was interrupted.
+
+    Steps in other files, of whoever shares the trace folder, may have been made since.
 
     Raises:
         EditError: the text is not valid YAML.
     """
-    last = next(reversed(entries(state)), None)
-    if last is None or last.record.outcome != "intended" or last.record.change is None:
+    changing = (entry for entry in reversed(entries(state)) if entry.record.change is not None)
+    last = next((entry for entry in changing if is_of(entry.record, file)), None)
+    if last is None or last.record.outcome != "intended":
         return
-    if not is_of(last.record, file):
-        return
+    assert last.record.change is not None, "only such steps were looked at"
     is_made = holds(text, last.record.change)
     state.evidence.conclude(last.id, _text(last.record, "made" if is_made else "not made"))
 
@@ -115,11 +117,13 @@ def last_to_undo(history: list[Entry]) -> Entry | None:
 
 
 def interrupted_return(history: list[Entry], file: Path) -> Entry | None:
-    """The newest step, if it is a rollback of this configuration file that was killed while files came back."""
-    last = history[-1] if history else None
-    if last is None or last.record.outcome != "made" or not last.record.returning or not is_of(last.record, file):
-        return None
-    return last
+    """The newest step in this configuration file, if it is a rollback that was killed while files came back.
+
+    A share that was changed since, and a step that was not made, change nothing of that.
+    """
+    made = (entry for entry in reversed(history) if entry.record.outcome == "made" and entry.action != "ramp")
+    last = next((entry for entry in made if is_of(entry.record, file)), None)
+    return last if last is not None and last.record.returning else None
 
 
 @contextmanager
