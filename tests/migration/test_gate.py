@@ -214,6 +214,23 @@ def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: W
     assert workplace.call("migrate", "advance", *FEW).returncode == 0
 
 
+def test_a_session_whose_file_is_dated_later_than_now_is_in_the_way_until_it_is_touched_and_compared(
+    workplace: Workplace,
+) -> None:
+    # as after the clock was set back, or copied from a machine whose clock is ahead
+    journal = write_session(workplace.trace_dir, "ahead", turns=1)
+    os.utime(journal, (time.time() + 7_200,) * 2)
+    deliver(workplace)
+    assert "3 of 4 sessions are clean, 1 never compared" in workplace.call("migrate", "status", *FEW).stdout
+    compare_all(workplace)
+    told = workplace.call("migrate", "status", *FEW).stdout
+    assert "3 of 4 sessions are clean, 1 dated later than now, as after the clock was set back" in told
+    assert "touch events.jsonl where it is dated later than now, then tracebridge validate" in told
+    os.utime(journal)
+    compare_all(workplace)
+    assert names(status(workplace, *FEW)) == []
+
+
 def test_a_session_that_was_given_up_long_ago_and_was_never_sent_to_its_end_is_in_the_way(
     workplace: Workplace,
 ) -> None:

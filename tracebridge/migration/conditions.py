@@ -16,7 +16,7 @@ RAMP: Final = "ramp"
 EARLIER_CUTS: Final = "earlier-cuts"
 """The name by which it is accepted that content was cut for a limit that the backend had when it was sent."""
 DAY_S: Final = 86_400.0
-_AHEAD_S: Final = 60.0
+AHEAD_S: Final = 60.0
 """So much ahead of the clock a moment may lie, in seconds; of what lies further ahead nobody can tell the age."""
 
 
@@ -49,6 +49,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Those that were written to since they were compared."""
     other_rules: int = 0
     """Those that were compared under another policy, mapping or project."""
+    ahead: int = 0
+    """Those that were compared, and whose file is dated later than now: it may have been changed since."""
     uncompared: int = 0
     """Those that were never compared."""
     young: int = 0
@@ -128,7 +130,8 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         "every backfilled folder",
         "bring it back, or " + "; ".join(f"tracebridge forget --folder {shlex.quote(folder)}" for folder in facts.gone),
     )
-    yield condition("compared", facts.owed == facts.clean, _compared(facts), "all compared and clean", validate)
+    compare = f"touch events.jsonl where it is dated later than now, then {validate}" if facts.ahead else validate
+    yield condition("compared", facts.owed == facts.clean, _compared(facts), "all compared and clean", compare)
     yield condition(
         "sessions",
         facts.clean >= demands.min_sessions,
@@ -147,7 +150,7 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
     age_s = (facts.now_ns - facts.validated_ns) / 1e9
     yield condition(
         "fresh",
-        facts.validated_ns > 0 and -_AHEAD_S <= age_s <= demands.fresh_within,
+        facts.validated_ns > 0 and -AHEAD_S <= age_s <= demands.fresh_within,
         _when("the newest validation", "ended", age_s) if facts.validated_ns else "everything was never validated",
         f"at most {_age(demands.fresh_within)} old",
         validate,
@@ -155,7 +158,7 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
     waiting_s = (facts.now_ns - facts.oldest_ns) / 1e9 if facts.oldest_ns else 0.0
     yield condition(
         "pending",
-        -_AHEAD_S <= waiting_s <= demands.pending_within,
+        -AHEAD_S <= waiting_s <= demands.pending_within,
         _when("the oldest that waits", "was written", waiting_s) if facts.oldest_ns else "nothing waits",
         f"nothing older than {_age(demands.pending_within)}",
         f"tracebridge ship --sink {facts.sink}",
@@ -238,6 +241,7 @@ def _compared(facts: Facts) -> str:
         (facts.uncompared, "never compared"),
         (facts.outdated, "written to since"),
         (facts.other_rules, "compared under other rules"),
+        (facts.ahead, "dated later than now, as after the clock was set back"),
     )
     found = [f"{count:,} {words}" for count, words in counts if count]
     young = f" ({facts.young:,} are younger than the newest validation, or open)" if facts.young else ""
@@ -245,7 +249,7 @@ def _compared(facts: Facts) -> str:
 
 
 def _when(what: str, happened: str, age_s: float) -> str:
-    if age_s < -_AHEAD_S:
+    if age_s < -AHEAD_S:
         return f"{what} {happened} {_age(-age_s)} from now: the clock was set back"
     return f"{what} is {_age(max(0.0, age_s))} old"
 

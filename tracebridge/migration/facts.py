@@ -17,7 +17,7 @@ from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import State
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
-from tracebridge.migration.conditions import Facts
+from tracebridge.migration.conditions import AHEAD_S, Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
 from tracebridge.policy import Policy
 from tracebridge.validation.continuous import least_rest_s
@@ -36,7 +36,7 @@ class _Kept(msgspec.Struct, frozen=True):
     written_ns: int
 
 
-_FROM_BEST_TO_WORST: Final = ("clean", "young", "other_rules", "outdated", "uncompared", "defective")
+_FROM_BEST_TO_WORST: Final = ("clean", "young", "ahead", "other_rules", "outdated", "uncompared", "defective")
 """What may be known of a session; of one in several journals, the worst of them."""
 
 
@@ -138,13 +138,18 @@ def _compared(known: Facts, state: State, target: int, rules: str, young_since_n
         if began_ns is None:
             continue  # it holds no whole event, so there is nothing to compare
         found = compared.get(kept.journal.key)
+        # what is dated later than now was not written just now
+        is_ahead = kept.written_ns > known.now_ns + int(AHEAD_S * 1e9)
         verdict = _verdict(kept, found, rules)
+        if is_ahead and verdict == "outdated":
+            verdict = "ahead"
         if found is not None and verdict == "clean":
             earlier.update(found.earlier)
             narrowed_by.update(found.narrowed_by)
             is_cut_earlier = is_cut_earlier or found.is_cut
         # what is overdue is not open any more: nobody has sent its end
-        is_young = max(kept.written_ns, due_ns.get(kept.journal.key, 0)) >= young_since_ns
+        written_ns = 0 if is_ahead else kept.written_ns
+        is_young = max(written_ns, due_ns.get(kept.journal.key, 0)) >= young_since_ns
         # and what cannot be read is compared by no validation to come
         if is_young and is_legible and verdict not in ("clean", "defective"):
             verdict = "young"
