@@ -91,6 +91,22 @@ def test_what_a_backend_shows_can_be_kept_and_compared_again(delivered: Workplac
     assert (code, told["equal"]) == (0, SPANS)
 
 
+@pytest.mark.parametrize("name", ["kept.jsonl", "kept.jsonl.gz"])
+def test_of_a_side_that_cannot_be_read_to_its_end_no_dump_is_left_that_would_be_taken_for_whole(
+    delivered: Workplace, tmp_path: Path, name: str
+) -> None:
+    here, whole, kept = f"folder:{delivered.trace_dir}", tmp_path / "whole.jsonl", tmp_path / "kept" / name
+    compared(delivered, here, here, "--save-left", whole)
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(whole.read_text() + "half a li")
+    kept.parent.mkdir()
+    for source, code in ((broken, 2), (whole, 0)):
+        ran = delivered.call("validate", "--left", here, "--right", f"spans:{source}", "--save-right", kept)
+        assert ran.returncode == code, "the second time nothing is in the way"
+        assert [file.name for file in kept.parent.iterdir()] == ([] if code else [name])
+    assert compared(delivered, here, f"spans:{kept}")[1]["equal"] == SPANS
+
+
 def test_an_export_is_compared_with_the_journal(delivered: Workplace, tmp_path: Path) -> None:
     spans = delivered.observed("langfuse")
     (tmp_path / "export" / "observations_v2").mkdir(parents=True)

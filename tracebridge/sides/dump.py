@@ -5,7 +5,9 @@ A line is a `Span` with the fields that do not have their default value. Files t
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,22 +50,29 @@ def dump_files(name: str, path: Path) -> tuple[Path, ...]:
 
 
 def write_dump(path: Path, spans: Iterable[Span]) -> Iterator[Span]:
-    """Write spans to a new file while they pass through.
+    """Write spans to a new file while they pass through. It is there once all have: a part of them looks like a whole.
 
     Raises:
         OSError: it cannot be written, or is there already.
     """
-    with _opened(path, "xb") as file:
-        for span in spans:
-            file.write(_line(span) + b"\n")
-            yield span
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _opened(unfinished, "wb", is_compressed=_is_compressed(path)) as file:
+            for span in spans:
+                file.write(_line(span) + b"\n")
+                yield span
+        os.rename(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _spans(files: Sequence[Path], notes: Notes) -> Iterator[Span]:
     decoder = msgspec.json.Decoder(Span)
     for path in files:
         try:
-            with _opened(path, "rb") as file:
+            with _opened(path, "rb", is_compressed=_is_compressed(path)) as file:
                 for number, line in enumerate(file, 1):
                     yield _span(decoder, line, path, number)
         except (OSError, EOFError) as error:
@@ -96,5 +105,9 @@ _DEFAULTS: Final = {
 }
 
 
-def _opened(path: Path, mode: Literal["rb", "xb"]) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path, mode)) if path.suffix == ".gz" else path.open(mode)
+def _is_compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _opened(path: Path, mode: Literal["rb", "wb"], *, is_compressed: bool) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path, mode)) if is_compressed else path.open(mode)
