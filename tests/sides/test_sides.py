@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def test_any_two_sides_that_hold_the_same_are_equal(delivered: Workplace, left: 
     addresses = (address.format(traces=delivered.trace_dir) for address in (left, right))
     code, told = compared(delivered, *addresses)
     assert (code, told["expected"], told["observed"], told["equal"]) == (0, SPANS, SPANS, SPANS)
+
+
+@pytest.mark.parametrize("sink", ["langfuse", "otel"])
+def test_what_was_recorded_by_a_clock_that_is_days_ahead_is_read_too(delivered: Workplace, sink: str) -> None:
+    later = datetime.now(UTC) + timedelta(days=8)
+    write_session(delivered.trace_dir, "ahead", turns=1, at=later.isoformat())
+    assert delivered.call("ship").returncode == 0
+    code, told = compared(delivered, f"folder:{delivered.trace_dir}", f"sink:{sink}")
+    assert (code, told["equal"], told["counts"]) == (0, SPANS * 3 // 2, {})
 
 
 def test_no_content_can_reach_the_terminal_as_it_is(delivered: Workplace, tmp_path: Path) -> None:

@@ -31,8 +31,6 @@ from tracebridge.validation.windows import FEWEST, MARGIN_NS, read_window, windo
 RECHECK_S: Final = 0.25
 LEAST_PATIENCE_S: Final = 2.0
 """How long spans that do not show yet are waited for, at least, in seconds; else three times the sink's lag."""
-_A_DAY_NS: Final = 86_400 * 1_000_000_000
-"""Clocks are not all the same: what seems to begin a day from now is read, too."""
 _MOST_PLACED: Final = 100
 """Of how many findings it is looked up in which line of which file they were recorded."""
 
@@ -393,7 +391,7 @@ class Validator:
 
 
 def _query_of_all_times(session_id: str) -> Query:
-    return Query(session_id=session_id, start_ns=0, end_ns=time.time_ns() + _A_DAY_NS)
+    return Query(session_id=session_id, start_ns=0)
 
 
 def _query(session_id: str, spans: list[Span]) -> Query:
