@@ -15,6 +15,9 @@ COMMANDS = (
     ("prune", "--older-than", "1d"),
 )
 
+NOT_UTF8 = "J\udcfcrgen"
+"""As Python hands over what a shell in Latin-1 was given."""
+
 
 @pytest.fixture
 def place(tmp_path: Path, devserver: DevServer) -> Workplace:
@@ -42,3 +45,24 @@ def test_a_session_folder_that_cannot_be_reached_takes_no_command_away(
     ran = place.call(*command)
     assert ran.returncode == (1 if command == ("migrate", "status") else 0), ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("validate", "--session", NOT_UTF8, "--json", "--html", "page.html", "--junit", "suite.xml"), 2),
+        (("validate", "--environment", NOT_UTF8), 2),
+        (("restore", "--from", "langfuse", "--out", "out", "--session", NOT_UTF8, "--json"), 1),
+        (("migrate", "advance", "--off", "jsonl", "--override", NOT_UTF8, "--json"), 0),
+    ],
+    ids=["session", "environment", "restore", "override"],
+)
+def test_an_argument_in_another_encoding_is_taken_as_it_is_and_told_in_a_form_that_can_be_read(
+    place: Workplace, command: tuple[str, ...], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    ran = place.call(*command)
+    assert ran.returncode == code
+    told = ran.stdout + place.call("migrate", "history").stdout
+    assert "J\\udcfcrgen" in told or "J\\\\udcfcrgen" in told
+    assert NOT_UTF8 not in told

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tracebridge import jsonvalue
 from tracebridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ def say(text: str) -> None:
 
 def print_json(value: object) -> None:
     """Print a value of records and builtins as indented JSON."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    text = msgspec.json.format(jsonvalue.encode(value), indent=2).decode()
     sys.stdout.write(text + "\n")

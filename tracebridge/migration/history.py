@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from tracebridge import jsonvalue
 from tracebridge.config import Demands
 from tracebridge.delivery.evidence import Step
 from tracebridge.delivery.state import State
@@ -153,7 +154,7 @@ def _end_returns(state: State) -> None:
 
 
 def _text(record: Record, outcome: Outcome) -> str:
-    return msgspec.json.encode(msgspec.structs.replace(record, outcome=outcome)).decode()
+    return jsonvalue.encode(msgspec.structs.replace(record, outcome=outcome)).decode()
 
 
 def _entry(step: Step) -> Entry:

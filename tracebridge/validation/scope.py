@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from tracebridge import jsonvalue
+
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a validation was asked to compare; all that is given holds at once."""
@@ -23,4 +25,4 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def text(self) -> str:
         """What of it is kept in the history: JSON of what was asked for, and of nothing else."""
         usual, asked = msgspec.structs.asdict(Scope()), msgspec.structs.asdict(self)
-        return msgspec.json.encode({key: value for key, value in asked.items() if value != usual[key]}).decode()
+        return jsonvalue.encode({key: value for key, value in asked.items() if value != usual[key]}).decode()
