@@ -80,6 +80,39 @@ def test_journals_that_hold_no_event_are_no_comparison_and_no_pass(rig: Rig, con
     assert (verdict.exit_code, verdict.sessions) == (0, 1)
 
 
+def test_a_journal_that_was_emptied_after_it_was_delivered_is_no_pass(rig: Rig) -> None:
+    write_session(rig.trace_dir, "a")
+    emptied = write_session(rig.trace_dir, "b")
+    rig.ship()
+    emptied.write_bytes(b"")
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts) == (1, {"extra": SPANS})
+
+
+@pytest.mark.parametrize(
+    ("content", "scope", "why"),
+    [
+        (None, Scope(), "no session is owed to this sink"),
+        ("", Scope(), "no session that is owed to this sink holds an event"),
+        ("a", Scope(sample=1e-9), "none of the 1 sessions was drawn; ask for a larger share with --sample"),
+    ],
+    ids=["no session", "no event", "not drawn"],
+)
+def test_why_nothing_was_compared_is_told(rig: Rig, content: str | None, scope: Scope, why: str) -> None:
+    rig.trace_dir.mkdir()
+    if content is not None:
+        journal = write_session(rig.trace_dir, "a")
+        if not content:
+            journal.write_text(content)
+    rig.ship()
+    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
+    try:
+        verdict = validator.validate(scope)
+    finally:
+        validator.close()
+    assert (verdict.exit_code, [one.reason for one in verdict.uncompared]) == (2, [why])
+
+
 def test_what_was_delivered_is_clean(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     write_session(rig.trace_dir, "b")

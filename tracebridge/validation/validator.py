@@ -234,7 +234,7 @@ class Validator:
         if not expected.is_closed:
             tally.could_not_compare("still open: its last run has not ended", session_id)
             return _Outcome(session_id)
-        if not expected.spans:
+        if not expected.spans and not self._was_cut(expected):
             # its writer died before the first event: there is nothing to compare, which is no comparison
             return _Outcome(session_id)
         comparison, is_pending = self._settled(expected, session_id, deadline)

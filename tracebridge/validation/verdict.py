@@ -169,7 +169,7 @@ class Tally:
     def verdict(self) -> Verdict:
         """What it all came to."""
         if self._sessions == 0 and not self._uncompared and not self._owed.known_clean:
-            self.could_not_compare("no session is owed to this sink")
+            self.could_not_compare(self._why_nothing())
         policy = {
             "sessions sampled out": self._owed.sampled_out,
             "events narrowed": self._narrowed,
@@ -196,6 +196,14 @@ class Tally:
             began_ns=self._began_ns,
             ended_ns=time.time_ns(),
         )
+
+    def _why_nothing(self) -> str:
+        owed = self._owed
+        if self._scope.sample < 1 and owed.drawn_from and not owed.sessions:
+            return f"none of the {owed.drawn_from:,} sessions was drawn; ask for a larger share with --sample"
+        if owed.drawn_from:
+            return "no session that is owed to this sink holds an event"
+        return "no session is owed to this sink"
 
     def _note(self, findings: Sequence[Finding]) -> None:
         for finding in findings:
