@@ -145,6 +145,19 @@ def test_a_session_that_was_recorded_in_two_files_is_restored_one_after_the_othe
     assert restored_lines(tmp_path / "new", "s") == lines() + later
 
 
+@pytest.mark.parametrize("cut", range(1, len(lines())))
+def test_a_session_whose_file_was_moved_away_in_the_middle_of_a_run_is_restored_one_after_the_other(
+    tmp_path: Path, cut: int
+) -> None:
+    shelf = Shelf(tmp_path)
+    whole = [line | {"timestamp": f"2026-02-06T22:{number:02}:00.000Z"} for number, line in enumerate(lines())]
+    shelf.send(write_journal(tmp_path / "moved", "s", whole[:cut]))
+    shelf.send(write_journal(tmp_path / "new", "s", whole[cut:]))
+    told = shelf.restore(tmp_path / "restored")
+    assert totals(told) == {"several_files": len(whole) - cut}
+    assert restored_lines(tmp_path / "restored", "s") == whole
+
+
 def test_a_session_without_a_name_is_restored_from_all_of_its_traces(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.send(write_journal(tmp_path / "old", "", lines("")))

@@ -89,8 +89,8 @@ def _placed_events(span: Span) -> list[_Placed]:
 def _files_of(placed: Iterable[_Placed]) -> list[list[_Placed]]:
     """The events of each file of the session, in order: one, but where two events have one place.
 
-    Then a session has been recorded in a folder, say, and later in another one. Which run stood where is told by the
-    places that they take, and the file that began first comes first.
+    Then a session has been recorded in a folder, say, and later in another one. Which run, or part of one, stood where
+    is told by the places that they take, and the file that began first comes first.
     """
     in_order = sorted(placed, key=lambda entry: entry.ordinal)
     if not in_order:
@@ -101,7 +101,8 @@ def _files_of(placed: Iterable[_Placed]) -> list[list[_Placed]]:
     for entry in in_order:
         runs.setdefault(entry.run_id, []).append(entry)
     files: list[tuple[set[int], list[_Placed]]] = []
-    for run in sorted(runs.values(), key=lambda run: min(entry.time_ns for entry in run)):
+    parts = [part for run in runs.values() for part in _parts_of(run)]
+    for run in sorted(parts, key=lambda part: min(entry.time_ns for entry in part)):
         places = {entry.ordinal for entry in run}
         for taken, entries in files:
             if taken.isdisjoint(places):
@@ -111,6 +112,22 @@ def _files_of(placed: Iterable[_Placed]) -> list[list[_Placed]]:
         else:
             files.append((places, run))
     return [sorted(entries, key=lambda entry: entry.ordinal) for _, entries in files]
+
+
+def _parts_of(run: Iterable[_Placed]) -> list[list[_Placed]]:
+    """The events of a run, in the order of their times: a new part begins where a place comes again.
+
+    Then the file was moved away while the run went on, in another one.
+    """
+    parts: list[list[_Placed]] = []
+    taken: set[int] = set()
+    for entry in sorted(run, key=lambda entry: (entry.time_ns, entry.ordinal)):
+        if not parts or entry.ordinal in taken:
+            parts.append([])
+            taken = set()
+        parts[-1].append(entry)
+        taken.add(entry.ordinal)
+    return parts
 
 
 def _may_look_repeated(span: Span) -> bool:
