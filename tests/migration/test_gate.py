@@ -19,7 +19,11 @@ from tests.workplace import Workplace, environment, langfuse, otel
 from tracebridge.config import load
 from tracebridge.devserver import DevServer
 from tracebridge.journal import layout
+from tracebridge.migration.configuration_file import ConfigurationFile
 from tracebridge.migration.facts import newest_of_everything
+from tracebridge.migration.gate import Asked, advance, plan_of
+from tracebridge.migration.history import entries
+from tracebridge.migration.tiers import MigrationError, Switch
 from tracebridge.policy import keeps_session
 from tracebridge.testing import Fault
 
@@ -212,6 +216,21 @@ def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: W
     assert names(told) == []
     assert "2 are younger than the newest validation, or open" in workplace.call("migrate", "status", *FEW).stdout
     assert workplace.call("migrate", "advance", *FEW).returncode == 0
+
+
+def test_a_step_that_somebody_else_made_since_the_configuration_was_read_is_not_made_again(
+    workplace: Workplace,
+) -> None:
+    read_before, switch = workplace.settings, Switch(sink="jsonl", on=False)
+    assert workplace.call("migrate", "advance", *FEW).returncode == 0
+    file, asked = ConfigurationFile(workplace.config), Asked()
+    with state_of(workplace) as state:
+        plan = plan_of(read_before, state, switch, asked)
+        with pytest.raises(MigrationError, match="somebody has changed it meanwhile, nothing was changed; try again"):
+            advance(read_before, file, state, plan, asked, "test")
+        assert len(entries(state)) == 1
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert workplace.settings.keep_journal
 
 
 def test_a_session_whose_file_is_dated_later_than_now_is_in_the_way_until_it_is_touched_and_compared(

@@ -183,9 +183,10 @@ def _status(arguments: argparse.Namespace) -> int:
 def _advance(arguments: argparse.Namespace) -> int:
     from tracebridge.migration.gate import advance, alone, plan_of
 
-    settings, file = settings_of(arguments), _file(arguments)
+    settings = settings_of(arguments)
     asked = _asked(arguments, settings)
     with alone(settings), _state(settings) as state:
+        file = _file(arguments)
         plan = plan_of(settings, state, _switch(arguments, settings), asked)
         is_refused = bool(plan.blockers) and not arguments.override
         if not is_refused:
@@ -211,9 +212,10 @@ def _rollback(arguments: argparse.Namespace) -> int:
     from tracebridge.migration.gate import alone, step_back
     from tracebridge.migration.tiers import JOURNAL, Switch
 
-    settings, file = settings_of(arguments), _file(arguments)
+    settings = settings_of(arguments)
     returned = None
     with alone(settings), _state(settings) as state:
+        file = _file(arguments)
         back = step_back(settings, file, state, dry_run=arguments.dry_run)
         is_made = not arguments.dry_run and not back.was_before
         if not arguments.json:
@@ -257,11 +259,12 @@ def _ramp(arguments: argparse.Namespace) -> int:
 
     if arguments.share is None and not arguments.backfill:
         arguments.usage_error("give --share, --backfill or both")
-    settings, file = settings_of(arguments), _file(arguments)
+    settings = settings_of(arguments)
     sink = settings.sink(arguments.sink)
     present = 1.0 if sink is None else sink.policy.sample_rate
     wanted = present if arguments.share is None else arguments.share
     with alone(settings), _state(settings) as state:
+        file = _file(arguments)
         ramped = change_share(settings, file, state, arguments.sink, wanted, backfill=arguments.backfill)
     if arguments.json:
         print_json(ramped)

@@ -37,11 +37,14 @@ class ConfigurationFile:
             raise MigrationError(f"{path}: {error.problem}; {error.remedy}") from None
 
     def check(self, text: str, settings: Settings, switch: Switch, environ: Mapping[str, str] = os.environ) -> None:
-        """See to it that a new text is a configuration that differs by the switch and by nothing else.
+        """See to it that a new text is a configuration that differs from `settings` by the switch and by nothing else.
 
         Raises:
-            MigrationError: it is not.
+            MigrationError: it is not, or the file as it was read does not say what `settings` does.
         """
+        before, _ = examine(self._content, environ)
+        if before is None or _bare(before) != _bare(settings):
+            raise self._changed_meanwhile()
         found, mistakes = examine(self._encoded(text), environ)
         if found is None:
             words = "\n".join(f"  {mistake.path}: {mistake.problem}; {mistake.remedy}" for mistake in mistakes)
@@ -78,7 +81,7 @@ class ConfigurationFile:
                 file.flush()
                 os.fsync(file.fileno())
             if self._target.read_bytes() != self._content:
-                raise MigrationError(f"{self.path}: somebody has changed it meanwhile, nothing was changed; try again")
+                raise self._changed_meanwhile()
             just_before()
             os.replace(temporary, self._target)
             temporary = ""
@@ -88,6 +91,9 @@ class ConfigurationFile:
             if temporary:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
+
+    def _changed_meanwhile(self) -> MigrationError:
+        return MigrationError(f"{self.path}: somebody has changed it meanwhile, nothing was changed; try again")
 
     def _encoded(self, text: str) -> bytes:
         mark = codecs.BOM_UTF8 if self._content.startswith(codecs.BOM_UTF8) else b""
