@@ -7,6 +7,7 @@ JSON text, whole numbers may be text, times have no zone and are UTC. As LangFus
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,7 +144,7 @@ def _rows(files: Iterable[Path]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         yield file, number, _row(line)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise BackendError(f"{file}, line {number}: cannot be read ({error}); {_SOURCE}") from error
 
 

@@ -214,3 +214,13 @@ def test_a_dump_that_is_none_is_told_by_its_line(run: Run) -> None:
     ran = run("validate", "--left", "spans:x.jsonl.gz", "--right", "spans:x.jsonl.gz")
     assert ran.code == 2
     assert "x.jsonl.gz, line 1: no span" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["spans", "langfuse-export"])
+def test_a_compressed_file_that_is_damaged_is_named(run: Run, kind: str) -> None:
+    # behind the header, a block of the type that there is not
+    Path("x.jsonl.gz").write_bytes(gzip.compress(b"")[:10] + b"\x07")
+    ran = run("validate", "--left", f"{kind}:x.jsonl.gz", "--right", f"{kind}:x.jsonl.gz")
+    assert (ran.code, ran.out) == (2, "")
+    assert "x.jsonl.gz" in ran.err
+    assert "cannot be read" in ran.err

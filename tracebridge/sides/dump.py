@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,7 @@ def _spans(files: Sequence[Path], notes: Notes) -> Iterator[Span]:
             with _opened(path, "rb", is_compressed=_is_compressed(path)) as file:
                 for number, line in enumerate(file, 1):
                     yield _span(decoder, line, path, number)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ConfigurationError(f"{path}: cannot be read: {error}") from error
 
 
