@@ -19,6 +19,7 @@ from tracebridge.policy import Policy
 from tracebridge.sink import Query
 from tracebridge.span import Span
 from tracebridge.validation import Scope, Validator, Verdict
+from tracebridge.validation.windows import WINDOW_BYTES
 
 SPANS = 7
 
@@ -111,6 +112,35 @@ def test_why_nothing_was_compared_is_told(rig: Rig, content: str | None, scope: 
     finally:
         validator.close()
     assert (verdict.exit_code, [one.reason for one in verdict.uncompared]) == (2, [why])
+
+
+def test_a_session_that_the_spool_removes_before_it_is_read_is_owed_no_more(rig: Rig) -> None:
+    first = write_session(rig.trace_dir, "a", at=LONG_AGO, tool="large")
+    first.write_text(first.read_text().replace("large", "large" * (WINDOW_BYTES // 20)))
+    write_session(rig.trace_dir, "b")
+    removed = write_session(rig.trace_dir, "c")
+    rig.ship()
+    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
+    try:
+        verdict = validator.validate(progress=lambda *_: shutil.rmtree(removed.parent, ignore_errors=True))
+    finally:
+        validator.close()
+    assert (verdict.exit_code, verdict.sessions, verdict.uncompared) == (0, 2, ())
+
+
+@pytest.mark.parametrize("sessions", [1, 4], ids=["one by one", "at once"])
+def test_a_session_that_the_spool_removes_while_it_is_compared_takes_no_verdict_away(
+    tmp_path: Path, sessions: int
+) -> None:
+    rig = Rig(tmp_path, backend := WatchedBackend(), Policy(include_messages=False))
+    for number in range(sessions):
+        write_session(rig.trace_dir, f"s{number}")
+    rig.ship()
+    backend.before_read = lambda: shutil.rmtree(rig.trace_dir / "session-s0", ignore_errors=True)
+    verdict = validate(rig, policy=Policy())
+    assert (verdict.exit_code, verdict.sessions) == (2, sessions - 1)
+    assert [one.session_id for one in verdict.uncompared] == ["s0"]
+    assert "its journal cannot be read" in verdict.uncompared[0].reason
 
 
 def test_what_was_delivered_is_clean(rig: Rig) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from tracebridge import policy as policies
 from tracebridge.config import SinkSettings
 from tracebridge.delivery.evidence import Compared
+from tracebridge.delivery.portion import Journal
 from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswerError
@@ -35,6 +36,7 @@ _MOST_PLACED: Final = 100
 """Of how many findings it is looked up in which line of which file they were recorded."""
 
 _NO_READER: Final = "it cannot be read back, so it cannot be validated; an OpenTelemetry sink needs `reader:`"
+_UNREAD: Final = "its journal cannot be read"
 
 Progress = Callable[[int, int], None]
 """Is told how many sessions of how many are done."""
@@ -171,10 +173,14 @@ class Validator:
         expected: dict[str, Expected] = {}
         for owed in window:
             try:
-                expected[owed.session_id] = expected_of(owed.journals, self._sink.policy)
+                found = self._expected(owed.journals)
             except OSError as error:
-                tally.could_not_compare(f"its journal cannot be read: {error}", owed.session_id)
+                tally.could_not_compare(f"{_UNREAD}: {error}", owed.session_id)
+                found = None
+            if found is None:
                 yield _Outcome(owed.session_id, is_readable)
+            else:
+                expected[owed.session_id] = found
         clean = self._clean_at_once(expected) if is_readable else {}
         # while the reader still knows what it has read of them
         for session_id, comparison in clean.items():
@@ -194,7 +200,27 @@ class Validator:
                 tally.could_not_compare(f"the backend cannot be read: {error}", session_id)
                 is_readable = False
                 outcome = _Outcome(session_id, is_readable)
+            except OSError as error:
+                # it was there before: what was sent under earlier rules is read once more
+                tally.could_not_compare(f"{_UNREAD}: {error}", session_id)
+                outcome = _Outcome(session_id)
             yield outcome
+
+    def _expected(self, journals: Sequence[Journal]) -> Expected | None:
+        """What the journals of a session say; None if they are gone, for the spool removes what every sink has.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        while journals:
+            try:
+                return expected_of(journals, self._sink.policy)
+            except FileNotFoundError:
+                there = [journal for journal in journals if journal.events.exists()]
+                if len(there) == len(journals):
+                    raise
+                journals = there
+        return None
 
     def _clean_at_once(self, expected: dict[str, Expected]) -> dict[str, Comparison]:
         """The sessions that are clean by what shows of the time they all lie in; nothing is said of the others."""
@@ -220,7 +246,10 @@ class Validator:
         for session_id, session in closed.items() if found is not None else ():
             traces = {span.trace_id for span in session.spans}
             observed = by_session[session_id] + [span for trace_id in traces for span in foreign.get(trace_id, ())]
-            comparison = self._comparison(session, observed)
+            try:
+                comparison = self._comparison(session, observed)
+            except OSError:
+                continue  # it is told when it is asked for
             if not comparison.defects:
                 clean[session_id] = comparison
         return clean
