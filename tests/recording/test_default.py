@@ -85,6 +85,35 @@ def test_a_mistake_in_the_configuration_never_reaches_an_agent_that_did_not_ask(
     assert done.stderr.count("configuration: ConfigurationError") == 1
 
 
+def test_a_current_folder_that_is_gone_never_reaches_an_agent_that_did_not_ask(tmp_path: Path) -> None:
+    code = "import os\nos.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')\n"
+    done = run(code + AGENT + "import tracebridge\ntracebridge.flush()\n", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "agent_trace.trace_dir: a relative path starts at the current directory" in done.stderr
+    assert done.stderr.count("configuration: ConfigurationError") == 1
+
+
+def test_a_current_folder_that_may_not_be_looked_into_never_reaches_an_agent(tmp_path: Path) -> None:
+    # everything is imported first, as where the tests are run another user may not look into this project either
+    code = """
+import importlib, os, pkgutil
+import tracebridge
+for part in pkgutil.walk_packages(tracebridge.__path__, "tracebridge."):
+    if part.name.startswith(("tracebridge.config", "tracebridge.journal", "tracebridge.recording")):
+        importlib.import_module(part.name)
+os.mkdir("locked", 0o700)
+os.chdir("locked")
+if os.geteuid() == 0:
+    os.setuid(65534)
+else:
+    os.chmod(".", 0)
+"""
+    done = run(code + AGENT, tmp_path)
+    (tmp_path / "locked").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert "journal: EACCES" in done.stderr
+
+
 def test_configure_raises_a_mistake_and_leaves_the_tracer_as_it_was(tmp_path: Path) -> None:
     code = """
 import tracebridge

@@ -103,8 +103,8 @@ class Conversion:
             return FAILED
         try:
             return kind(**values)
-        except (TypeError, ValueError) as error:
-            # a record that checks itself raises these with words of its own
+        except (TypeError, ValueError, OSError) as error:
+            # a record that checks itself raises these with words of its own, or asks for what the system does not have
             return self.report(path, line, self._redacted(str(error)), "correct the settings that this names")
 
     def value(self, node: Node, kind: Any, path: str, line: int | None) -> Any:

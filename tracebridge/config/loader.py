@@ -37,8 +37,8 @@ def locate(option: str | None = None, environ: Mapping[str, str] = os.environ) -
     named = option or environ.get(PATH_VARIABLE)
     if named:
         return Path(named)
-    default = Path(DEFAULT_FILE)
-    return default if default.exists() else None
+    # not `Path.exists`, which raises where the current directory may not be looked into
+    return Path(DEFAULT_FILE) if os.path.exists(DEFAULT_FILE) else None
 
 
 def load(

@@ -94,11 +94,12 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
     sinks_entry = next((entry for entry in node.entries if entry.key == "sinks"), None)
     if sinks_entry is not None:
         reader.read(sinks_entry)
-    if conversion.mistakes or core is FAILED:
+    trace_dir = None if core is FAILED else _trace_dir(core.trace_dir, node, conversion)
+    if conversion.mistakes or trace_dir is None:
         return FAILED
     return Settings(
         enabled=core.enabled,
-        trace_dir=Path(core.trace_dir).expanduser().absolute(),
+        trace_dir=trace_dir,
         capture=capture,
         environment=core.environment,
         release=core.release,
@@ -114,6 +115,29 @@ def read(section: Entry, conversion: Conversion, sink_types: Callable[[], Regist
         source=conversion.source,
         origins=dict(conversion.origins),
     )
+
+
+def _trace_dir(written: str, node: MappingNode, conversion: Conversion) -> Path | None:
+    """The absolute path of the folder; None, with a mistake, if there is none."""
+    path, line = f"{SECTION}.trace_dir", next((entry.line for entry in node.entries if entry.key == "trace_dir"), None)
+    if "\0" in written:
+        conversion.report(path, line, "no path can hold a NUL character", "remove it")
+        return None
+    try:
+        return Path(written).expanduser().absolute()
+    except RuntimeError:
+        # a user without an entry and without $HOME, as in many containers, or `~name` with no such user
+        conversion.report(
+            path, line, "nobody knows the home directory that `~` stands for", "set $HOME, or write it out"
+        )
+    except OSError:
+        conversion.report(
+            path,
+            line,
+            "a relative path starts at the current directory, and that cannot be found",
+            "write an absolute path, or start from a directory that is there",
+        )
+    return None
 
 
 def _capture(core: _Section) -> Policy:

@@ -148,7 +148,8 @@ def _found() -> Tracer:
         return Tracer(_located())
     except ConfigurationError as error:
         # nobody asked for the configuration to be read here, in the middle of the agent's work
-        silent = Tracer({"agent_trace": {"enabled": False}})
+        # an absolute folder, though nothing is written there: it may be the current one that cannot be found
+        silent = Tracer({"agent_trace": {"enabled": False, "trace_dir": "/"}})
         silent.trouble.report("configuration", error, "Nothing is recorded")
         return silent
 
