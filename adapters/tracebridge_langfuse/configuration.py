@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from tracebridge.secret import Secret
+from tracebridge_otlp.address import is_http_url
 
 Host = Annotated[
     str,
@@ -35,7 +36,9 @@ class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A PEM file with the authority that signed the server's certificate, if it is not a public one."""
 
     def __post_init__(self) -> None:
-        """Fix a relative path: another process may open it, from elsewhere."""
+        """Check what a type cannot say, and fix a relative path: another process may open it, from elsewhere."""
+        if not is_http_url(self.host):
+            raise ValueError("host: expected http://host:port or https://host:port")
         if self.ca_file:
             msgspec.structs.force_setattr(self, "ca_file", os.path.abspath(self.ca_file))
 

@@ -12,6 +12,7 @@ import msgspec
 from tracebridge.secret import Secret
 from tracebridge_otel.limit import SMALLEST
 from tracebridge_otel.names import is_taken
+from tracebridge_otlp.address import is_http_url
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
@@ -133,8 +134,7 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             path = getattr(self, name)
             if path:
                 msgspec.structs.force_setattr(self, name, os.path.abspath(path))
-        if self.protocol == "http/protobuf":
-            _check_url("endpoint", self.url)
+        _check_url("endpoint", self._address)
         taken = sorted(name for name in self.attributes if not name or is_taken(name))
         if taken:
             raise ValueError(
@@ -152,16 +152,20 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def url(self) -> str:
         """Where requests go to, complete."""
-        address = self.endpoint or self.traces_endpoint or self.base_endpoint or _DEFAULT_ENDPOINT[self.protocol]
-        if self.protocol == "grpc":
-            return address if "://" in address else f"{'http' if self.insecure else 'https'}://{address}"
-        if not self.endpoint and self.traces_endpoint:
-            return address
-        parts = urlsplit(address)
+        if self.protocol == "grpc" or (not self.endpoint and self.traces_endpoint):
+            return self._address
+        parts = urlsplit(self._address)
         path = parts.path.rstrip("/")
         if not path.endswith(_TRACES_PATH):
             path += _TRACES_PATH
         return urlunsplit(parts._replace(path=path))
+
+    @property
+    def _address(self) -> str:
+        address = self.endpoint or self.traces_endpoint or self.base_endpoint or _DEFAULT_ENDPOINT[self.protocol]
+        if self.protocol == "grpc" and "://" not in address:
+            return f"{'http' if self.insecure else 'https'}://{address}"
+        return address
 
     @property
     def timeout_s(self) -> float:
@@ -184,6 +188,5 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def _check_url(key: str, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_http_url(url):
         raise ValueError(f"{key}: expected http://host:port or https://host:port")

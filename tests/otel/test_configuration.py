@@ -55,12 +55,29 @@ def test_the_service_is_the_named_one_before_that_of_the_resource(settings: dict
     assert OtelSettings(**settings).service == service
 
 
-@pytest.mark.parametrize("url", ["collector:4318", "localhost", "ftp://host", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "collector:4318",
+        "localhost",
+        "ftp://host",
+        "http://",
+        "http://host:43l8",
+        "http://host:65536",
+        "http://[::1:4318",
+    ],
+)
 def test_an_endpoint_that_is_no_http_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="endpoint: expected http://host:port"):
         OtelSettings(endpoint=url)
     with pytest.raises(ValueError, match=r"reader\.url: expected http://host:port"):
         ReaderSettings(url=url)
+
+
+@pytest.mark.parametrize("endpoint", ["collector:43l7", "http://collector:65536", "ftp://host", "http://", "[::1:4317"])
+def test_an_endpoint_that_grpc_cannot_go_to_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="endpoint: expected http://host:port"):
+        OtelSettings(protocol="grpc", endpoint=endpoint)
 
 
 def test_a_clients_key_without_its_certificate_is_refused() -> None:
