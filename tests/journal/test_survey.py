@@ -126,6 +126,34 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     }
 
 
+def test_the_rotated_parts_of_a_session_are_named(tmp_path: Path) -> None:
+    session = write(tmp_path, "a", event()).parent
+    parts = (
+        "events.jsonl.1",
+        "events.jsonl.2.gz",
+        "events.jsonl-20260201",
+        "events.2026-02-01.jsonl",
+        "events-1.jsonl.xz",
+    )
+    for name in (*parts, "metadata.json", "events.jsonl.bak", "events.txt"):
+        (session / name).write_bytes(event())
+    found = survey(tmp_path)
+    assert (found.sessions, found.events) == (1, 1)
+    assert {Path(unread.path).name for unread in found.unread} == set(parts)
+    assert all("put its lines, unpacked, before those of events.jsonl" in unread.reason for unread in found.unread)
+
+
+def test_a_folder_that_several_paths_lead_to_is_counted_once(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    write(old / "2026-02", "a", event())
+    write(old, "b", event())
+    (old / "latest").symlink_to("2026-02")
+    (old / "up").symlink_to("..")
+    found = survey(old)
+    assert (found.sessions, found.events) == (2, 2)
+    assert found.folders == [str(old), str(old / "2026-02")]
+
+
 def test_only_sessions_that_began_at_the_right_time_are_counted_and_each_is_whole(tmp_path: Path) -> None:
     write(tmp_path, "early", event(at="2026-01-31T23:59:59Z"), event(at="2026-02-01T00:00:01Z"))
     write(tmp_path, "late", b"broken", event(at="2026-02-01T00:00:00Z"), event(at="2026-03-01T00:00:00Z"))

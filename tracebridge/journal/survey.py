@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -22,6 +23,8 @@ MOST_BROKEN: Final = 1_000
 """How many broken lines are remembered; all are counted."""
 
 _COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
+_ROTATED: Final = re.compile(r"events(\.jsonl)?[.-][0-9].*", re.DOTALL)
+"""As `events.jsonl.1`, `events.jsonl-20260201.gz` and `events.2026-02-01.jsonl`."""
 _KNOWN_TYPES: Final = frozenset(EVENT_TYPES)
 
 Progress = Callable[[int, int], None]
@@ -139,15 +142,18 @@ def survey(root: Path, takes: Callable[[int], bool] = lambda _: True, progress: 
 def trace_folders(root: Path, unread: list[Unread] | None = None) -> Iterator[Path]:
     """The folders that hold session folders: `root` itself, and those at most `DEEPEST` levels below it, in order.
 
-    Adds to `unread` those that cannot be looked into.
+    One that several paths lead to is told once. Adds to `unread` those that cannot be looked into.
 
     Raises:
         OSError: `root` itself cannot be looked into.
     """
-    level = [root]
+    level, met = [root], set[Path]()
     for depth in range(DEEPEST + 1):
         below: list[Path] = []
         for folder in level:
+            if (target := folder.resolve()) in met:
+                continue
+            met.add(target)
             try:
                 with os.scandir(folder) as entries:
                     names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=depth == 0))
@@ -176,10 +182,7 @@ def _journals(folder: Path, unread: list[Unread]) -> Iterator[tuple[Path, int]]:
         if not layout.is_session_folder_name(session.name):
             continue
         file = layout.events_file(session)
-        for suffix in _COMPRESSED:
-            compressed = file.with_name(file.name + suffix)
-            if compressed.exists():
-                unread.append(Unread(path=shown(compressed), reason=f"compressed: unpack it to {file.name} first"))
+        unread += _beside(file)
         try:
             status = file.stat()
         except FileNotFoundError:
@@ -191,6 +194,24 @@ def _journals(folder: Path, unread: list[Unread]) -> Iterator[tuple[Path, int]]:
             yield file, status.st_size
         else:
             unread.append(Unread(path=shown(file), reason="is not a file"))
+
+
+def _beside(file: Path) -> list[Unread]:
+    """What else of a session lies beside its journal."""
+    try:
+        names = sorted(os.listdir(file.parent))
+    except OSError:
+        return []  # the journal cannot be read either, or there is none
+    found = []
+    for name in names:
+        if _ROTATED.fullmatch(name):
+            reason = f"a part that was rotated away: put its lines, unpacked, before those of {file.name} first"
+        elif name in {file.name + suffix for suffix in _COMPRESSED}:
+            reason = f"compressed: unpack it to {file.name} first"
+        else:
+            continue
+        found.append(Unread(path=shown(file.with_name(name)), reason=reason))
+    return found
 
 
 def _count(file: BinaryIO, name: str, takes: Callable[[int], bool], found: Survey) -> None:
