@@ -57,6 +57,16 @@ def test_a_wrong_command_line_is_told_with_the_usage_and_exit_code_2(run: Run, a
     assert "usage: tracebridge" in ran.err
 
 
+@pytest.mark.parametrize("given", ["nan", "-1", "2m"])
+@pytest.mark.parametrize(
+    "option", [("ship", "--patience"), ("backfill", ".", "--patience"), ("backfill", ".", "--progress")]
+)
+def test_what_is_no_number_of_seconds_is_refused(run: Run, option: tuple[str, ...], given: str) -> None:
+    ran = run(*option[:-1], f"{option[-1]}={given}")
+    assert ran.code == 2
+    assert f"argument {option[-1]}: {given!r} is no number of seconds from 0 on" in ran.err
+
+
 @pytest.mark.parametrize("program", [(sys.executable, "-m", "tracebridge")])
 def test_the_module_is_the_program(program: tuple[str], tmp_path: Path) -> None:
     ran = subprocess.run(

@@ -19,7 +19,7 @@ from tracebridge.cli.delivery import (
     say_how_to_go_on,
 )
 from tracebridge.cli.progress import progress
-from tracebridge.cli.times import as_age, time_given
+from tracebridge.cli.times import as_age, seconds, time_given
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--progress",
-        type=float,
+        type=seconds,
         nargs="?",
         const=10.0,
         metavar="SECONDS",

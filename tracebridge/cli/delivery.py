@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from tracebridge.cli.progress import Bar, progress
+from tracebridge.cli.times import seconds
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sink", action="append", metavar="NAME", help="only to this sink; may be given again")
     parser.add_argument(
         "--patience",
-        type=float,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="give up when no sink has taken anything for so long (default: %(default)g)",

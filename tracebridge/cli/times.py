@@ -55,6 +55,21 @@ def duration(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def seconds(text: str) -> float:
+    """An argument that is a number of seconds, from 0 to `inf`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none; nothing is ever later than NaN.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not found >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return found
+
+
 def share(text: str) -> float:
     """An argument that names a part of a whole, from 0 to 1: `5%` or `0.05`.
 
