@@ -38,7 +38,7 @@ class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check what a type cannot say, and fix a relative path: another process may open it, from elsewhere."""
         if not is_http_url(self.host):
-            raise ValueError("host: expected http://host:port or https://host:port")
+            raise ValueError("host: expected http://host:port or https://host:port, without spaces and line breaks")
         if self.ca_file:
             msgspec.structs.force_setattr(self, "ca_file", os.path.abspath(self.ca_file))
 

@@ -189,4 +189,4 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def _check_url(key: str, url: str) -> None:
     if not is_http_url(url):
-        raise ValueError(f"{key}: expected http://host:port or https://host:port")
+        raise ValueError(f"{key}: expected http://host:port or https://host:port, without spaces and line breaks")

@@ -98,7 +98,9 @@ def test_wrong_credentials_are_told_as_such(backend: DevServer) -> None:
     assert "wrong" not in receipt.message
 
 
-@pytest.mark.parametrize("host", ["http://host:43l8", "http://host:65536", "http://[::1:3000", "http://:3000"])
+@pytest.mark.parametrize(
+    "host", ["http://host:43l8", "http://host:65536", "http://[::1:3000", "http://:3000", "http://host:3000\n"]
+)
 def test_a_host_that_no_request_can_go_to_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="host: expected http://host:port"):
         LangfuseSettings(host=host, public_key="pk", secret_key=Secret("sk"))

@@ -74,7 +74,9 @@ def test_an_endpoint_that_is_no_http_url_is_refused(url: str) -> None:
         ReaderSettings(url=url)
 
 
-@pytest.mark.parametrize("endpoint", ["collector:43l7", "http://collector:65536", "ftp://host", "http://", "[::1:4317"])
+@pytest.mark.parametrize(
+    "endpoint", ["collector:43l7", "http://collector:65536", "ftp://host", "http://", "[::1:4317", "collector:4317\n"]
+)
 def test_an_endpoint_that_grpc_cannot_go_to_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint: expected http://host:port"):
         OtelSettings(protocol="grpc", endpoint=endpoint)
