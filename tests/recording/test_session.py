@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import threading
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.recording.rig import Recording
+from tracebridge import Session
 from tracebridge.event import event_from_json
 from tracebridge.journal import layout
 
@@ -183,6 +185,33 @@ def test_runs_of_one_session_share_a_file_and_number_their_turns_anew(recording:
     assert [event["turn"] for event in starts] == [1, 1]
     assert starts[0]["run_id"] != starts[1]["run_id"]
     assert [event["seq"] for event in recording.events()] == [0, 1, 2, 3] * 2
+
+
+def test_a_handle_that_is_entered_again_while_it_is_open_goes_on_with_its_run(recording: Recording) -> None:
+    def answer(session: Session, text: str) -> None:
+        with session, recording.turn(session, text):
+            session.log_thinking(text)
+
+    with recording.session("s") as session:
+        answer(session, "one")
+        with recording.session("other") as other, session, recording.turn(other, "elsewhere"):
+            answer(session, "two")
+        threads = [threading.Thread(target=answer, args=(session, "three")) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    types = [event["event_type"] for event in recording.events()]
+    assert (types[0], types[-1]) == ("session.start", "session.end")
+    assert Counter(types) == {"session.start": 1, "turn.start": 6, "thinking": 6, "turn.end": 6, "session.end": 1}
+    assert recording.only("session.end")["data"]["total_turns"] == 6
+
+
+def test_a_handle_that_is_left_more_often_than_entered_ends_once(recording: Recording) -> None:
+    with recording.session("s") as session:
+        pass
+    session.__exit__(None, None, None)
+    assert [event["event_type"] for event in recording.events()] == ["session.start", "session.end"]
 
 
 def test_a_handle_that_is_entered_again_is_another_run(recording: Recording) -> None:

@@ -39,6 +39,9 @@ class Session:
         does.
     Where the context tells no turn, as in a thread that was started without, it belongs to the turn that was
     opened last and is still open.
+
+    A handle that is entered again while it is open goes on with its run, which ends with the block that is left last.
+    One that is entered again after that begins another run.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class Session:
         self.outcome: Any = None
         """What came of the session; recorded at its end."""
         self._attributes = attributes
+        self._entries: list[object] = []
+        """One for each `with` block that is open on this handle."""
+        self._first_entry: object = None
         self.run: Run | None = None
         """What writes the events; None in a session that is not recorded."""
         if is_recorded:
@@ -344,8 +350,12 @@ class Session:
             self.report(error)
 
     def __enter__(self) -> Session:
+        entry = object()
+        self._entries.append(entry)
         try:
-            self._begin()
+            if self._entries[0] is entry:
+                self._first_entry = entry
+                self._begin()
         except Exception as error:
             self.report(error)
         return self
@@ -353,10 +363,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.run is None:
-            return
         try:
-            self._end(self.run, exception)
+            # taken from the end, so that of two threads one alone gets the first, and ends the run
+            is_last = bool(self._entries) and self._entries.pop() is self._first_entry
+            if is_last and self.run is not None:
+                self._end(self.run, exception)
         except Exception as error:
             self.report(error)
 
