@@ -157,3 +157,22 @@ def test_times_within_a_turn_agree_with_the_durations(recording: Recording) -> N
     start, thinking, end = (timestamp_ns(event["timestamp"]) for event in recording.events()[1:4])
     assert start <= thinking <= end
     assert abs((end - start) / 1e6 - recording.only("turn.end")["duration_ms"]) <= 0.002
+
+
+def test_a_turn_that_is_entered_again_while_it_is_open_goes_on(recording: Recording) -> None:
+    with recording.session("s") as session:
+        with recording.turn(session, "one") as turn:
+            with turn:
+                session.log_thinking("inside")
+            session.log_thinking("after")
+        with recording.turn(session, "two"):
+            pass
+    assert [(event["event_type"], event["turn"]) for event in recording.events()[1:-1]] == [
+        ("turn.start", 1),
+        ("thinking", 1),
+        ("thinking", 1),
+        ("turn.end", 1),
+        ("turn.start", 2),
+        ("turn.end", 2),
+    ]
+    assert "parent_id" not in recording.of_type("turn.start")[1]

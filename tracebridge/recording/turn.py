@@ -24,7 +24,7 @@ class Turn:
     continued: that of `traceparent`, or with `propagate: true` that of the span that is active in the agent.
     """
 
-    __slots__ = ("_place", "_remote", "_started_ns", "extra", "output", "session", "user_input")
+    __slots__ = ("_inner_entries", "_place", "_remote", "_started_ns", "extra", "output", "session", "user_input")
 
     def __init__(
         self, session: Session, user_input: Any, extra: dict[str, Any], remote: TraceContext | None = None
@@ -37,6 +37,7 @@ class Turn:
         self._remote = remote
         self._place: Place | None = None
         self._started_ns = 0
+        self._inner_entries = 0
 
     @property
     def number(self) -> int:
@@ -55,7 +56,10 @@ class Turn:
 
     def __enter__(self) -> Turn:
         run = self.session.run
-        if run is not None:
+        if self._place is not None and self._place.is_open:
+            # the turn goes on; two places of one turn would not be left in the order that they were entered in
+            self._inner_entries += 1
+        elif run is not None:
             try:
                 self._begin(run)
             except Exception as error:
@@ -66,7 +70,9 @@ class Turn:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         place = self._place
-        if place is not None:
+        if self._inner_entries:
+            self._inner_entries -= 1
+        elif place is not None:
             try:
                 self._end(place, exception)
             except Exception as error:
