@@ -29,6 +29,8 @@ class Answers:
         self.poison: set[str] = set()
         self.breaks_on: set[str] = set()
         """Names of spans on which it fails, as if it were down."""
+        self.defects: dict[str, object] = {}
+        """By the name of a span, what the sink gives for a request that holds it, in the place of a receipt."""
         self.is_down = False
         self.takes_bytes: int | None = None
         """The largest request that it takes."""
@@ -108,6 +110,9 @@ class FileSink:
             self._answers.requests.append([span.span_id for span in spans])
             if any(span.name in self._answers.poison for span in spans):
                 return Receipt(outcome=Outcome.REJECTED, message="poison")
+            for span in spans:
+                if span.name in self._answers.defects:
+                    return self._answers.defects[span.name]  # type: ignore[return-value]
             if self._answers.is_down or any(span.name in self._answers.breaks_on for span in spans):
                 return Receipt(outcome=Outcome.UNKNOWN, message="HTTP 500: it broke")
             if self._answers.takes_bytes is not None and len(request) > self._answers.takes_bytes:

@@ -11,6 +11,7 @@ import msgspec
 
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import SpanId
+from tracebridge.delivery.receipts import words_of
 from tracebridge.delivery.state import Advance, Batch, SpanRef
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS, SessionKey, SessionWatch
 from tracebridge.policy import Policy, keeps_span
@@ -197,7 +198,7 @@ class Collector:
         try:
             part = self._encode(span)
         except Exception as error:  # a sink's defect, which must not cost the span nor hold up the others
-            reason = f"cannot be encoded: {type(error).__name__}: {error}"
+            reason = f"cannot be encoded: {words_of(error)}"
             if type(error) not in self._told:
                 self._told.add(type(error))
                 log.exception("span %s is a dead letter now; more that fail so are counted, not logged", span.span_id)

@@ -31,6 +31,7 @@ from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import EVERYTHING, Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
+from tracebridge.delivery.receipts import receipt_of
 from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
 from tracebridge.delivery.rules import Rules
 from tracebridge.delivery.senders import Senders
@@ -315,12 +316,12 @@ class Shipper:
     def _take_answers(self) -> None:
         for future in [future for future in self._sending if future.done()]:
             sent = self._sending.pop(future)
-            self._answer(sent, _receipt(future))
+            self._answer(sent, receipt_of(future))
 
     def _answer(self, sent: _Sent, receipt: Receipt) -> None:
         batch = sent.batch
         match receipt.outcome:
-            case Outcome.ACCEPTED if receipt.rejected == 0:
+            case Outcome.ACCEPTED if receipt.rejected <= 0:
                 self._state.confirm(self._target, batch)
                 self._settlement.accepted(batch, sent.at)
                 self._keep_witnesses()
@@ -550,10 +551,3 @@ class _Sent(NamedTuple):
 def _without_parts(batch: Batch) -> Batch:
     """It may wait for long: its spans are in the state and need not be in memory."""
     return msgspec.structs.replace(batch, parts=())
-
-
-def _receipt(future: Future[Receipt]) -> Receipt:
-    error = future.exception()
-    if error is not None:
-        return Receipt(outcome=Outcome.UNKNOWN, message=f"{type(error).__name__}: {error}")
-    return future.result()
