@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -33,6 +34,15 @@ _OWN_LIMIT: Final = "CLIENT: Received message larger than max"
 
 _OWN_DEADLINE: Final = "Deadline Exceeded"
 """What gRPC says once a call's time is up, alone or within words that depend on where it noticed."""
+
+_OF_A_SIZE: Final = ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE")
+"""What servers answer to a message that is too large: Go, C++ and Java the first, Rust the other."""
+
+_OF_A_RATE: Final = re.compile(
+    r"\brate[\s_-]*limit|\bquota|\bthrottl|\btoo\s+many\b|\bper[\s-]+(?:second|minute|hour|day)\b|\blive[\s_-]+traces\b",
+    re.IGNORECASE,
+)
+"""How servers speak of what comes too often. They count it in bytes and limits, too, as if it were too large."""
 
 _OUTCOMES: Final[Mapping[str, Outcome]] = {
     "INVALID_ARGUMENT": Outcome.REJECTED,
@@ -160,10 +170,12 @@ def receipt_of_call(failure: CallFailure) -> Receipt:
 
 
 def _outcome_of(failure: CallFailure) -> Outcome:
-    if failure.code == "RESOURCE_EXHAUSTED":
+    if failure.code in _OF_A_SIZE:
         if _OWN_LIMIT in failure.details:
             return Outcome.UNKNOWN
-        if says_too_large(failure.details):
+        # less at once does not help against a limit on how much comes in a time
+        is_of_a_time = failure.retry_after_s is not None or _OF_A_RATE.search(failure.details)
+        if says_too_large(failure.details) and not is_of_a_time:
             return Outcome.TOO_LARGE
     if failure.code == "UNAVAILABLE":
         # gRPC gives a server that is overloaded and a connection that broke during the call the same code

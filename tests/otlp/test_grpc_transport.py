@@ -60,6 +60,38 @@ def test_an_unavailable_server_that_says_when_to_come_again_has_not_taken_anythi
     assert receipt_of_call(failure).outcome is Outcome.RETRY
 
 
+@pytest.mark.parametrize(
+    ("details", "retry_after_s"),
+    [
+        ("RATE_LIMITED: ingestion rate limit (local: 100 bytes, global: 0 bytes) exceeded while adding 10 bytes", None),
+        ("LIVE_TRACES_EXCEEDED: max live traces exceeded: per-user traces limit (local: 9) exceeded", None),
+        ("Quota exceeded for writes and limit 'writes per minute'", None),
+        ("exceeded the limit of 1000 requests per second", None),
+        ("throttled: exceeds the byte limit", None),
+        ("too many requests, which exceeds the limit", None),
+        ("exceeds the limit of this tenant", 5.0),
+    ],
+)
+def test_a_limit_on_how_much_comes_in_a_time_does_not_make_the_request_too_large(
+    details: str, retry_after_s: float | None
+) -> None:
+    failure = CallFailure(code="RESOURCE_EXHAUSTED", details=details, retry_after_s=retry_after_s)
+    assert receipt_of_call(failure).outcome is Outcome.RETRY
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5000000 vs. 4194304)"),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 5000000"),
+        ("RESOURCE_EXHAUSTED", "message too large"),
+        ("OUT_OF_RANGE", "decoded message length too large: 5000000 bytes, the limit is 4194304 bytes"),
+    ],
+)
+def test_a_limit_on_one_message_makes_the_request_too_large(code: str, details: str) -> None:
+    assert receipt_of_call(CallFailure(code=code, details=details)).outcome is Outcome.TOO_LARGE
+
+
 def test_a_request_goes_out_as_it_is_with_the_headers_as_metadata() -> None:
     seen: list[tuple[bytes, dict[str, str]]] = []
 

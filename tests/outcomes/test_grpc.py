@@ -142,14 +142,31 @@ def test_refused_credentials_pause_the_sink_after_one_call(grpc_trial: GrpcTrial
     trial.assert_all_arrived_once()
 
 
-def test_a_request_that_is_too_large_is_split_until_it_fits(grpc_trial: GrpcTrial) -> None:
-    refusal = status("RESOURCE_EXHAUSTED", "grpc: received message larger than max (40000 vs. 20000)")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        status("RESOURCE_EXHAUSTED", "grpc: received message larger than max (40000 vs. 20000)"),
+        status("OUT_OF_RANGE", "message length too large: 40000 bytes, the limit is 20000"),
+    ],
+    ids=["RESOURCE_EXHAUSTED", "OUT_OF_RANGE"],
+)
+def test_a_request_that_is_too_large_is_split_until_it_fits(grpc_trial: GrpcTrial, refusal: Reply) -> None:
     trial, backend = grpc_trial(lambda request: refusal if len(request.body) > LIMIT else ACCEPT)
     trial.write("one", turns=10, result="x" * 5_000)
     trial.ship()
     trial.assert_all_arrived_once()
     assert len(backend.requests[0].body) > LIMIT
     assert trial.dead() == {}
+
+
+def test_a_rate_that_is_counted_in_bytes_costs_no_content(grpc_trial: GrpcTrial) -> None:
+    limited = status("RESOURCE_EXHAUSTED", "ingestion rate limit (100 bytes) exceeded while adding 5000 bytes")
+    trial, backend = grpc_trial(in_turn([limited] * 3, then=ACCEPT))
+    trial.write("one", result="x" * 5_000)
+    trial.ship()
+    trial.assert_all_arrived_once()
+    assert len({request.body for request in backend.requests}) == 1
+    assert trial.counter("cut_spans") == 0
 
 
 def test_a_partial_success_is_read(grpc_trial: GrpcTrial) -> None:
