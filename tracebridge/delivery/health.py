@@ -51,11 +51,14 @@ class Health:
         """It has taken a request."""
         self._accepted_at = time.monotonic()
         self.answered()
-        self.is_trusted = True
+        self.is_trusted = not self.is_held_back
 
     def answered(self) -> None:
         """It works, though it may have refused what it was sent."""
         self._backoff.succeeded()
+        if self.is_held_back:
+            # it was asked before the trouble came, and is asked no more before that is over
+            return
         if self.trouble:
             log.warning("sink %s: works again", self._name)
             self.trouble = ""
