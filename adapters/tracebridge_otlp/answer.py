@@ -7,6 +7,7 @@ the server kept anything.
 
 from __future__ import annotations
 
+import codecs
 import email.utils
 import re
 from collections.abc import Callable, Mapping
@@ -253,7 +254,7 @@ def _json(body: bytes) -> Any:
         ValueError: it is none, or is nested too deeply.
     """
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Final, Literal, Self
 
 import httpcore
@@ -116,7 +118,10 @@ class HttpTransport:
 
     def _exchange(self, content: bytes) -> Answer:
         with self._client.stream("POST", self._url, content=content) as response:
-            headers = {name.lower(): value for name, value in response.headers.items()}
+            headers: dict[str, str] = {}
+            for name, value in response.headers.multi_items():
+                # what stands between may say a thing once more: two of them joined mean nothing
+                headers.setdefault(name.lower(), value)
             return Answer(status=response.status_code, headers=headers, body=_body_of(response))
 
 
@@ -172,8 +177,14 @@ def _proxy_for(url: str) -> httpcore.Proxy | None:
     target = httpx.URL(url)
     named = urllib.request.getproxies()
     address = named.get(target.scheme) or named.get("all")
-    if not address or urllib.request.proxy_bypass(target.netloc.decode()):
+    # an IPv6 address stands in NO_PROXY with brackets or, as a rule, without
+    if not address or any(map(urllib.request.proxy_bypass, (target.netloc.decode(), target.host))):
         return None
+    if address.startswith("socks") and find_spec("socksio") is None:
+        raise ConfigurationError(
+            f"the environment names the SOCKS proxy {without_credentials(address)}, for which a package is missing: "
+            "pip install 'httpx[socks]'"
+        )
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     except (ValueError, httpx.InvalidURL) as error:
@@ -204,7 +215,16 @@ def receipt_of_failure(error: Exception) -> Receipt:
     words = shortened(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     if isinstance(error, httpcore.ProxyError) and str(error).startswith(_PROXY_CREDENTIALS):
         return Receipt(outcome=Outcome.UNAUTHORIZED, message=words)
-    return Receipt(outcome=Outcome.RETRY if isinstance(error, _NOT_SENT) else Outcome.UNKNOWN, message=words)
+    is_sent = not isinstance(error, _NOT_SENT) and not any(map(_is_of_certificate, error.args))
+    return Receipt(outcome=Outcome.UNKNOWN if is_sent else Outcome.RETRY, message=words)
+
+
+def _is_of_certificate(cause: object) -> bool:
+    """Whether the server refused this side's certificate: with TLS 1.3 that comes when the request is on its way."""
+    return isinstance(cause, ssl.SSLError) and _OF_CERTIFICATE.search(cause.reason or "") is not None
+
+
+_OF_CERTIFICATE: Final = re.compile(r"_ALERT_(?:.*CERTIFICATE.*|UNKNOWN_CA|DECRYPT_ERROR|ACCESS_DENIED)$")
 
 
 _PROXY_CREDENTIALS: Final = "407"

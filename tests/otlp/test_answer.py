@@ -57,6 +57,7 @@ def receipt(
         (200, PROTOBUF, b"\xef\xbb\xbf\r\n<HTML><head>", Outcome.RETRY),
         (200, "", b"<!-- portal --><html>", Outcome.RETRY),
         (200, "text/plain", b"<htmlish", Outcome.UNKNOWN),
+        (200, JSON, b'\xef\xbb\xbf{"partialSuccess": {}}', Outcome.ACCEPTED),
         (200, JSON, b"[" * 100_000, Outcome.UNKNOWN),
         (200, JSON, b'{"partialSuccess": {"rejectedSpans": 1e999}}', Outcome.UNKNOWN),
         (200, JSON, b" " * (MAX_BODY_BYTES + 1), Outcome.UNKNOWN),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_gzip_compresses_the_same_request_to_the_same_bytes() -> None:
     assert b"content-encoding: gzip" in requests[0].lower()
     assert gzip.decompress(bodies[0]) == b"spans"
     assert bodies[0] == bodies[1]
+
+
+def test_a_header_that_is_there_twice_is_read_once() -> None:
+    twice = [f"{name}: {value}" for name, value in (("Retry-After", "7"), ("Content-Type", "application/json"))] * 2
+    with scripted_server(answering(http_answer(503, "", b"{}", *twice))) as url, transport(url) as http:
+        assert http.post(b"spans").retry_after_s == 7
+    with scripted_server(answering(http_answer(200, "", b"{}", *twice))) as url, transport(url) as http:
+        assert http.post(b"spans").outcome is Outcome.ACCEPTED
 
 
 def test_a_refused_connection_means_that_nothing_was_stored() -> None:
@@ -133,6 +142,32 @@ def test_a_host_that_the_environment_exempts_is_reached_without_the_proxy(monkey
     monkeypatch.setenv("NO_PROXY", "elsewhere.example, 127.0.0.1")
     with scripted_server(answering(OK)) as url, transport(url) as http:
         assert http.post(b"spans").outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(("exempted", "is_asked"), [("localhost,::1", False), ("[::1]", False), ("127.0.0.1", True)])
+def test_an_ipv6_address_is_exempted_with_brackets_or_without(
+    monkeypatch: pytest.MonkeyPatch, exempted: str, is_asked: bool
+) -> None:
+    asked: list[bytes] = []
+
+    def script(connection: socket.socket, request: bytes) -> None:
+        asked.append(request)
+        connection.sendall(OK)
+
+    with scripted_server(script) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", exempted)
+        with transport(f"http://[::1]:{free_port()}") as http:
+            http.post(b"spans")
+    assert bool(asked) is is_asked
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="it can be used here")
+def test_a_socks_proxy_without_what_it_takes_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:pass@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(ConfigurationError, match=r"socks5://127\.0\.0\.1:9.*pip install"):
+        HttpTransport("http://collector.example/v1/traces", headers={})
 
 
 def test_a_proxy_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,28 @@ def test_nothing_is_sent_over_tls_before_the_server_is_trusted(
     assert trial.counter("possible_repeats") == 0
 
 
+def test_a_certificate_of_ones_own_that_the_server_misses_means_that_nothing_was_stored(trial_with: TrialWith) -> None:
+    """With TLS 1.3 the server says so only after the request is on its way."""
+    backend = HttpBackend(lambda _: ACCEPT)
+    port = free_port()
+    mutual = server_side("good.pem")
+    mutual.verify_mode = ssl.CERT_REQUIRED
+    mutual.load_verify_locations(AUTHORITY)
+    mutual.minimum_version = ssl.TLSVersion.TLSv1_3
+    trial = trial_with(otel(f"https://127.0.0.1:{port}", certificate=AUTHORITY), backend)
+    trial.write("one")
+    with backend.serving(tls=mutual, port=port):
+        trial.ship_until(lambda: trial.condition().startswith("backing off"), "a failure")
+        assert "CERTIFICATE_REQUIRED" in trial.condition()
+        trial.ship_until(lambda: trial.fates() == ["unsent"], "the next try is waited for")
+        trial.close()
+    assert [request.body for request in backend.requests] == []
+    with backend.serving(tls=server_side("good.pem"), port=port):
+        trial.ship()
+    trial.assert_all_arrived_once()
+    assert trial.counter("possible_repeats") == 0
+
+
 def test_a_server_that_never_reads_what_it_is_sent_gets_everything_once_it_does(trial_with: TrialWith) -> None:
     port = free_port()
     backend = HttpBackend(lambda _: ACCEPT)
