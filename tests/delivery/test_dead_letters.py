@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.file_backend import FileBackend
+from tests.delivery.file_backend import FileBackend, FileSink
 from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
 from tracebridge.journal import layout
+from tracebridge.span import Span
 
 
 @pytest.fixture
@@ -119,4 +120,28 @@ def test_what_is_discarded_is_counted_and_gone(rig: Rig) -> None:
     assert rig.dead() == []
     account = rig.account()
     assert (account.counters["discarded_spans"], account.counters["discarded_events"]) == (2, 4)
+    assert account.unaccounted_events == 0
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_what_is_discarded_while_it_is_made_anew_to_be_sent_is_given_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, all_of_them: bool
+) -> None:
+    encode, (first, second) = FileSink.encode, rig.dead()
+    given_up = [first, second] if all_of_them else [first]
+
+    def somebody_is_faster(sink: FileSink, span: Span) -> bytes:
+        state = rig.state()
+        state.dead.discard(1, given_up)
+        state.close()
+        return encode(sink, span)
+
+    rig.backend.answers.poison = set()
+    retry(rig)
+    monkeypatch.setattr(FileSink, "encode", somebody_is_faster)
+    rig.ship()
+    assert rig.dead() == []
+    assert rig.stored_names().count("a/tool") == 2 - len(given_up)
+    account = rig.account()
+    assert account.counters["discarded_spans"] == len(given_up)
     assert account.unaccounted_events == 0

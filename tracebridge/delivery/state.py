@@ -34,6 +34,7 @@ from tracebridge.delivery.records import (
     Target,
     Witness,
 )
+from tracebridge.delivery.splitting import part_of
 from tracebridge.delivery.state_file import BUSY_S, SCHEMA_VERSION, StateFile, begin_anew
 from tracebridge.errors import DamagedStateError, PassingStateError
 from tracebridge.session_stream import Cursor
@@ -414,10 +415,13 @@ class State:
             self._insert_dead(target, reason, batch.parts, batch.refs)
 
     def revive(self, target: int, letters: Collection[DeadLetter], batches: Iterable[Batch]) -> list[Batch]:
-        """In one step: dead letters are in flight again, as `batches`."""
+        """In one step: dead letters are in flight again, as `batches`, but for those that somebody gave up since."""
         with self._file.transaction() as db:
-            db.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
-            return [self._insert(target, batch) for batch in batches]
+            revived = {
+                letter.ref for letter in letters if db.execute("DELETE FROM dead WHERE id = ?", (letter.id,)).rowcount
+            }
+            left = (part_of(batch, [n for n, ref in enumerate(batch.refs) if ref in revived]) for batch in batches)
+            return [self._insert(target, batch) for batch in left if batch.refs]
 
     def count(self, target: int, name: Counter, by: int) -> None:
         """Add to one of a target's counters."""
