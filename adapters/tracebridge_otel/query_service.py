@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Self
+from typing import Final, Self
 
 import httpx
 
@@ -15,6 +16,9 @@ from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
 
+_SLOWEST: Final = 5
+"""How many time-outs an answer that keeps coming may take."""
+
 
 class QueryService:
     """One backend's query API. What it says of trouble holds no credentials."""
@@ -25,6 +29,7 @@ class QueryService:
         self._backend = backend
         self._base = settings.url.rstrip("/")
         self._redact = Redactor(headers.values(), settings.url)
+        self._timeout_s = settings.timeout
         self._client = httpx.Client(
             headers={"user-agent": "tracebridge", **header_fields(headers)},
             timeout=settings.timeout,
@@ -50,12 +55,25 @@ class QueryService:
         """
         try:
             with untraced():
-                response = self._client.get(self._base + path, params=parameters, headers={"accept": accept})
+                response = self._asked(path, parameters, accept)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.trouble(path, f"{type(error).__name__}: {error}") from None
         if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             raise self.refused(path, response)
         return response
+
+    def _asked(self, path: str, parameters: Mapping[str, str], accept: str) -> httpx.Response:
+        body = bytearray()
+        asked = self._client.stream("GET", self._base + path, params=parameters, headers={"accept": accept})
+        with asked as response:
+            # each read has the time-out for itself, and a body may come byte by byte
+            late_at = time.monotonic() + _SLOWEST * self._timeout_s
+            for piece in response.iter_bytes():
+                body += piece
+                if time.monotonic() > late_at:
+                    raise httpx.ReadTimeout(f"not whole after {_SLOWEST * self._timeout_s:g} s")
+            kind = [header for header in response.headers.raw if header[0].lower() == b"content-type"]
+            return httpx.Response(response.status_code, headers=kind, content=bytes(body))
 
     def refused(self, path: str, response: httpx.Response) -> BackendError:
         """The error for an answer whose status says that it is none."""
