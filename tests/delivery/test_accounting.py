@@ -121,6 +121,23 @@ class Life:
         return found
 
 
+def test_what_was_sent_before_a_policy_was_narrowed_is_not_left_out_as_well(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    journals = [write_session(rig.trace_dir, f"s{number}", turns=2) for number in range(10)]
+    rig.ship()
+    state, narrow = rig.state(), Policy(sample_rate=0.2)
+    found = account_for(state, 1, narrow)
+    assert (found.written, found.confirmed, found.left_out) == (100, 100, 0)
+    # what is written from now on
+    for journal in journals:
+        write_session(rig.trace_dir, journal.parent.name.removeprefix("session-"), turns=1)
+    found = account_for(state, 1, narrow)
+    state.close()
+    assert (found.written, found.confirmed) == (160, 100)
+    assert found.left_out + found.unread == 60
+    assert 0 < found.unread < 60
+
+
 @pytest.mark.parametrize("readable", [True, False])
 @settings(max_examples=examples(30))
 @given(st.lists(st.sampled_from(STEPS), max_size=30), st.integers(0, 10**6), st.sampled_from([1.0, 0.5]))

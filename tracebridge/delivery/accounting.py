@@ -65,7 +65,7 @@ def account_for(state: State, target: int, policy: Policy) -> Accounting:
 def accounting_of(state: State, policy: Policy, account: Account, unread: Sequence[Unread]) -> Accounting:
     """Tell it of a target's account and unread sessions that are known already, both of one moment."""
     unread_events = sum(lines_of(session.path, session.offset) for session in unread)
-    left_out = sum(lines_of(path) for path in _left_out(state, account, policy))
+    left_out = sum(lines_of(path, offset) for path, offset in _left_out(state, account, policy))
     times = [account.in_flight_since_ns, *map(_first_unread_ns, unread)]
     return Accounting(
         written=account.read_events + unread_events + left_out,
@@ -81,15 +81,22 @@ def accounting_of(state: State, policy: Policy, account: Account, unread: Sequen
     )
 
 
-def _left_out(state: State, account: Account, policy: Policy) -> Iterator[Path]:
-    """The journals that the policy's sampling leaves out, or took in only from a later time on."""
+def _left_out(state: State, account: Account, policy: Policy) -> Iterator[tuple[Path, int]]:
+    """The journals that the policy's sampling leaves out, or took in only from a later time on.
+
+    Each with how many bytes of it were read: what was sent under a wider policy is where it was.
+    """
     target = state.target(account.sink, account.endpoint)
     portion = Portion.of(state, target, policy)
     if portion.leaves_nothing_out:
         return
+    positions = {number: state.positions(target, number) for number in state.folders()}
     for journal in recorded(state):
         if portion.standing(journal).is_left_out:
-            yield journal.events
+            number, name = journal.key
+            offset = positions.get(number, {}).get(name, 0)
+            # another file may have taken the place of the one that was read
+            yield journal.events, offset if offset <= journal.size else 0
 
 
 def _first_unread_ns(session: Unread) -> int:
