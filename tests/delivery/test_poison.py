@@ -24,7 +24,7 @@ def batch(spans: int, suspicion: Suspicion | None = None) -> Batch:
 def failed(suspect: Batch, *served: int, only_suspects: bool = False) -> Batch:
     """The batch after as many failures, with so many requests served before each."""
     for number in served:
-        held = poison.struck(suspect, "500", served=number, only_suspects=only_suspects)
+        held = poison.struck(suspect, "500", served=number, only_suspects=only_suspects, only_halves=only_suspects)
         suspect = msgspec.structs.replace(suspect, suspicion=held)
     return suspect
 
@@ -60,6 +60,19 @@ def test_a_single_span_that_is_left_of_a_batch_is_given_up_only_if_something_was
     assert not poison.is_poisoned(failed(single, *[3] * 50, only_suspects=True))
     assert not poison.is_poisoned(failed(single, *[4] * (LAST_STRIKE - 1), only_suspects=True))
     assert poison.is_poisoned(failed(single, *[4] * LAST_STRIKE, only_suspects=True))
+
+
+@pytest.mark.parametrize("readable", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_several_batches_with_nothing_else_to_send_are_taken_apart_all_the_same(tmp_path: Path, readable: bool) -> None:
+    """Each holds what the backend breaks on, so that it serves nothing at all before they are."""
+    rig = Rig(tmp_path, FileBackend(readable=readable, max_request_spans=7))
+    rig.backend.answers.breaks_on = {"poison"}
+    for name in "abc":
+        write_session(rig.trace_dir, name, turns=3, tool="poison")
+    rig.ship(backoff=Backoff(first_s=0.002, longest_s=0.01))
+    assert len(rig.dead()) == 9
+    assert rig.stored_names() == sorted(f"{name}/{kind}" for name in "abc" for kind in ["session", *["turn"] * 3])
+    assert rig.account().unaccounted_events == 0
 
 
 @pytest.mark.parametrize("readable", [pytest.param(True, marks=pytest.mark.slow), False])

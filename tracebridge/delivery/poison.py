@@ -5,7 +5,7 @@ apart is what happens to other requests. A failure is a strike if the backend ha
 failure before it. After `STRIKES` of them a batch is taken apart, its halves under suspicion; so the culprits stand
 alone in the end, and become dead letters.
 
-With nothing else to send, the parts of a batch are each other's test: they are taken apart further without proof, which
+With nothing to send but what it has failed on, batches are each other's test: they are taken apart without proof, which
 costs requests and no more. One span is given up only if the backend has served something since the trouble began.
 """
 
@@ -23,19 +23,20 @@ LAST_STRIKE: Final = 8
 """After so many a span that stands alone is given up: more, because backends also fail at random."""
 
 
-def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool) -> Suspicion:
+def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool, only_halves: bool) -> Suspicion:
     """What is held against a batch after one more failure.
 
     Args:
         batch: the batch, and what was held against it before.
         failure: what happened, in words.
         served: how many requests the backend has taken so far.
-        only_suspects: whether all that waits, if anything does, are parts of batches that were taken apart.
+        only_suspects: whether the backend has failed on all that waits, if anything does.
+        only_halves: whether all that waits, if anything does, are parts of batches that were taken apart.
     """
     before = batch.suspicion
     is_first = before.strikes == 0
     since = before.since if before.is_half or not is_first else served
-    may_test = only_suspects and (len(batch.refs) > 1 or (before.is_half and served > since))
+    may_test = only_suspects if len(batch.refs) > 1 else only_halves and before.is_half and served > since
     is_strike = is_first or served > before.served or may_test
     return Suspicion(
         strikes=before.strikes + is_strike, since=since, served=served, is_half=before.is_half, failure=failure

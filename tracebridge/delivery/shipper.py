@@ -395,12 +395,15 @@ class Shipper:
 
     def _struck(self, batch: Batch, failure: str) -> Suspicion:
         out = (sent.batch for sent in self._sending.values())
-        waiting = chain(out, self._outbox, self._settlement)
-        only_suspects = (
-            self._has_looked and not self._collector.has_more and all(other.suspicion.is_half for other in waiting)
+        waiting = [other.suspicion for other in chain(out, self._outbox, self._settlement)]
+        is_all = self._has_looked and not self._collector.has_more
+        return poison.struck(
+            batch,
+            failure,
+            served=self._state.served(self._target),
+            only_suspects=is_all and all(other.is_half or other.strikes for other in waiting),
+            only_halves=is_all and all(other.is_half for other in waiting),
         )
-        served = self._state.served(self._target)
-        return poison.struck(batch, failure, served=served, only_suspects=only_suspects)
 
     def _again(self, batch: Batch) -> None:
         """Send a batch again, which certainly did not arrive or may have; or what is left of it, if it is poisoned."""
