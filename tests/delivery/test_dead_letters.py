@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.file_backend import FileBackend, FileSink
+from tests.delivery.file_backend import FileBackend, FileSink, stored
 from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
 from tracebridge.journal import layout
+from tracebridge.journal.opened import OpenedLog
 from tracebridge.span import Span
 
 
@@ -145,3 +146,26 @@ def test_what_is_discarded_while_it_is_made_anew_to_be_sent_is_given_up(
     account = rig.account()
     assert account.counters["discarded_spans"] == len(given_up)
     assert account.unaccounted_events == 0
+
+
+def test_a_backend_that_found_everything_too_large_for_a_while_gets_all_of_it_from_the_same_shipper(
+    tmp_path: Path,
+) -> None:
+    """As behind a proxy whose limit was set wrong: it says nothing of what the backend takes."""
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.takes_bytes = 10
+    write_session(rig.trace_dir, "a", turns=2, tool="x" * 5_000)
+    shipper = rig.shipper()
+    until(lambda: shipper.round(1).is_done, "all is refused")
+    assert len(rig.dead()) == 5
+    rig.backend.answers.takes_bytes = None
+    events = write_session(rig.trace_dir, "b", turns=2, tool="x" * 5_000)
+    OpenedLog(rig.trace_dir).append(events.parent.name)
+    retry(rig)
+    until(lambda: shipper.round(2).is_done, "all is taken")
+    shipper.close()
+    assert rig.dead() == []
+    assert rig.stored_names() == sorted(
+        f"{name}/{kind}" for name in "ab" for kind in ["session", *["tool", "turn"] * 2]
+    )
+    assert {len(span.name) for span in stored(rig.file) if span.kind == "tool"} == {5_000}

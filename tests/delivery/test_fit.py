@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tests.delivery.file_backend import FileBackend, stored
 from tests.delivery.rig import Rig, now, write_session
+from tests.waiting import until
 from tracebridge.journal import layout
+from tracebridge.journal.opened import OpenedLog
 from tracebridge.span import Span
 from tracebridge.validation import Validator
 
@@ -98,3 +100,23 @@ def test_a_span_that_is_too_large_and_whose_journal_is_gone_is_a_dead_letter_tha
     shipper.close()
     (letter,) = rig.dead()
     assert letter.reason == "HTTP 413; it cannot be cut, because its journal is gone"
+
+
+def test_what_the_backend_refused_before_does_not_make_a_dead_letter_of_what_it_was_never_asked_about(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.takes_bytes = 0
+    write_large(rig.trace_dir, "a", [10])
+    shipper = rig.shipper()
+    shipper.round()
+    layout.events_file(layout.session_folder(rig.trace_dir, "a")).unlink()
+    until(lambda: shipper.round().is_done, "it is refused")
+    rig.backend.answers.takes_bytes = None
+    path = write_session(rig.trace_dir, "b", turns=1, tool="x" * 2_000)
+    OpenedLog(rig.trace_dir).append(path.parent.name)
+    until(lambda: shipper.round(2).is_done, "all is taken")
+    shipper.close()
+    assert [letter.ref.session_id for letter in rig.dead()] == ["a"]
+    assert rig.stored_names() == ["b/session", "b/tool", "b/turn"]
+    assert "cut_spans" not in rig.counters()

@@ -61,8 +61,28 @@ class Fitting:
         if len(part) <= self.max_bytes:
             self._cut += self._cut_by_sink()
             return part
+        try:
+            cut = self.below(span, self.max_bytes)
+        except UnfitError:
+            if not self._is_lowered:
+                raise
+            # a backend that has refused so little may have refused everything for a while: let it be asked again
+            self.forget_refusals()
+            return self.encode(span)
         self._cut += 1
-        return self.below(span, self.max_bytes)
+        return cut
+
+    def refused(self, size: int) -> None:
+        """The backend found an encoded span of so many bytes too large: no other of that size need be tried."""
+        self.max_bytes = min(self.max_bytes, size - 1)
+
+    def forget_refusals(self) -> None:
+        """What the backend found too large says nothing of what it takes."""
+        self.max_bytes = self._capabilities.max_request_bytes
+
+    @property
+    def _is_lowered(self) -> bool:
+        return self.max_bytes < self._capabilities.max_request_bytes
 
     def whole(self, span: Span) -> bytes:
         """Encode a span uncut, however large it is."""

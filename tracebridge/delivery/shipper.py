@@ -366,8 +366,7 @@ class Shipper:
             self._outbox.add_first(self._state.replace(self._target, batch, halves(batch)))
             return
         (part,), (ref,) = batch.parts, batch.refs
-        # no other of that size need be tried
-        self._fitting.max_bytes = min(self._fitting.max_bytes, len(part) - 1)
+        self._fitting.refused(len(part))
         span = find_span(self._state.folders().values(), ref, self._policy)
         if span is None:
             self._bury(batch, f"{reason}; it cannot be cut, because its journal is gone")
@@ -375,6 +374,7 @@ class Shipper:
         try:
             cut = self._fitting.below(span, len(part) // 2)
         except UnfitError as error:
+            self._fitting.forget_refusals()
             self._bury(batch, f"{reason}; {error}")
             return
         smaller = msgspec.structs.replace(part_of(batch, [0]), parts=(cut,))
