@@ -47,6 +47,7 @@ def test_a_backend_that_refuses_every_span_makes_each_a_dead_letter(http_trial: 
     trial.ship()
     assert trial.dead().keys() == trial.owed().keys()
     assert all(reason.endswith("I take nothing") for reason in trial.dead().values())
+    assert len(trial.said_of_trouble()) == 1, "it is said once, and not for each span"
     backend.rule = lambda _: ACCEPT
     trial.write("two")
     trial.ship()

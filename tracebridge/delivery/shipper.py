@@ -54,6 +54,8 @@ MAX_UNSETTLED: Final = 64
 LOOK_EVERY_S: Final = 0.5
 """How long events may gather before they are sent, in seconds: each request costs the agent's process some work."""
 SETTLE_EVERY_S: Final = 0.05
+_MOST_REFUSALS: Final = 100
+"""How many refusals are told that differ in their words."""
 
 log = logging.getLogger("tracebridge")
 
@@ -141,6 +143,7 @@ class Shipper:
             by_trace=bool(self._capabilities.hidden_from_search),
         )
         self._has_said_so = False
+        self._refusals_told: set[str] = set()
         self._read_back_trouble = ""
         self._looked_for = 0
         self._has_looked = False
@@ -358,8 +361,14 @@ class Shipper:
     def _bury(self, batch: Batch, reason: str) -> None:
         count = len(batch.refs)
         who = "a span was refused and is a dead letter now" if count == 1 else f"{count} spans are dead letters now"
-        log.error("sink %s: %s: %s", self._name, who, reason)
+        self._say_once(f"{who}: {reason}")
         self._state.bury(self._target, batch, reason)
+
+    def _say_once(self, text: str) -> None:
+        """What is said already is counted: a wrong address may refuse every span there is."""
+        if text not in self._refusals_told and len(self._refusals_told) < _MOST_REFUSALS:
+            self._refusals_told.add(text)
+            log.error("sink %s: %s", self._name, text)
 
     def _too_large(self, batch: Batch, reason: str) -> None:
         if len(batch.parts) > 1:
@@ -386,7 +395,7 @@ class Shipper:
         """The backend says how many it refused and not which: those that it does not show, or else all may be meant."""
         reason = f"{receipt.rejected} of {len(batch.parts)} spans refused: {receipt.message}"
         if self._capabilities.readable:
-            log.error("sink %s: %s", self._name, reason)
+            self._say_once(reason)
             self._settlement.add(_without_parts(batch), sent_at, refused=reason)
         elif receipt.rejected >= len(batch.parts) or self._capabilities.idempotent:
             self._refused(batch, reason)
