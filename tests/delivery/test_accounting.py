@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.delivery.file_backend import FileBackend
 from tests.delivery.rig import LONG_AGO, Rig, now, write_session
 from tests.examples import examples
+from tracebridge import Tracer
 from tracebridge.delivery.accounting import Accounting, account_for
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.removal import Removal
@@ -119,6 +120,21 @@ class Life:
         assert found.unaccounted == 0, found
         assert found.written == sum(places), found
         return found
+
+
+def test_a_journal_that_holds_a_copy_of_itself_is_accounted_for(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    rig.backend.answers.scripted = [Receipt(outcome=Outcome.UNKNOWN)]
+    tracer = Tracer({"agent_trace": {"trace_dir": str(rig.trace_dir)}})
+    with tracer.trace_session("a") as session, session.tool_call("search", {"q": 1}):
+        pass
+    tracer.shutdown()
+    events = layout.events_file(layout.session_folder(rig.trace_dir, "a"))
+    events.write_bytes(events.read_bytes() * 2)
+    rig.ship(backoff=Backoff(first_s=0.002, longest_s=0.01))
+    account = rig.account()
+    assert account.unaccounted_events == 0
+    assert account.counters["confirmed_events"] == 8
 
 
 def test_what_was_sent_before_a_policy_was_narrowed_is_not_left_out_as_well(tmp_path: Path) -> None:

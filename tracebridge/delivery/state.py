@@ -404,8 +404,9 @@ class State:
         with self._file.transaction():
             self._remove(batch)
             inserted = [self._insert(target, successor) for successor in successors]
-            left = {ref for successor in inserted for ref in successor.refs}
-            self._count_confirmed(target, [ref for ref in batch.refs if ref not in left])
+            # counted, because a journal that holds a copy of itself gives a span twice
+            confirmed = _Tally(batch.refs) - _Tally(ref for successor in inserted for ref in successor.refs)
+            self._count_confirmed(target, list(confirmed.elements()))
             return inserted
 
     def bury(self, target: int, batch: Batch, reason: str) -> None:
