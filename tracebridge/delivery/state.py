@@ -416,12 +416,15 @@ class State:
             self._insert_dead(target, reason, batch.parts, batch.refs)
 
     def revive(self, target: int, letters: Collection[DeadLetter], batches: Iterable[Batch]) -> list[Batch]:
-        """In one step: dead letters are in flight again, as `batches`, but for those that somebody gave up since."""
+        """In one step: dead letters are in flight again, as `batches`, but for those that somebody gave up since.
+
+        The batches hold the letters' spans in their order.
+        """
         with self._file.transaction() as db:
-            revived = {
-                letter.ref for letter in letters if db.execute("DELETE FROM dead WHERE id = ?", (letter.id,)).rowcount
-            }
-            left = (part_of(batch, [n for n, ref in enumerate(batch.refs) if ref in revived]) for batch in batches)
+            was_there = iter(
+                [db.execute("DELETE FROM dead WHERE id = ?", (letter.id,)).rowcount > 0 for letter in letters]
+            )
+            left = [part_of(batch, [n for n in range(len(batch.refs)) if next(was_there)]) for batch in batches]
             return [self._insert(target, batch) for batch in left if batch.refs]
 
     def count(self, target: int, name: Counter, by: int) -> None:
