@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from tracebridge.delivery import poison
 from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.poison import LAST_STRIKE, STRIKES
 from tracebridge.delivery.records import Batch, SpanRef, Suspicion
+from tracebridge.journal.opened import OpenedLog
 
 
 def batch(spans: int, suspicion: Suspicion | None = None) -> Batch:
@@ -73,6 +75,21 @@ def test_several_batches_with_nothing_else_to_send_are_taken_apart_all_the_same(
     assert len(rig.dead()) == 9
     assert rig.stored_names() == sorted(f"{name}/{kind}" for name in "abc" for kind in ["session", *["turn"] * 3])
     assert rig.account().unaccounted_events == 0
+
+
+def test_a_span_that_was_sent_alone_and_waits_keeps_no_culprit_from_being_given_up(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False, max_request_spans=8))
+    rig.backend.answers.breaks_on = {"poison", "session"}
+    write_session(rig.trace_dir, "a", turns=0)
+    shipper = rig.shipper(Backoff(first_s=0.002, longest_s=0.01))
+    until(lambda: shipper.round().wait_s >= 0 and bool(shipper.trouble), "the backend has failed on it")
+    events = write_session(rig.trace_dir, "b", turns=9, tool="poison", end=False)
+    OpenedLog(rig.trace_dir).append(events.parent.name)
+    rounds = count(2)
+    until(lambda: shipper.round(next(rounds)).wait_s >= 0 and len(rig.dead()) == 9, "the culprits are given up")
+    shipper.close()
+    assert {letter.ref.session_id for letter in rig.dead()} == {"b"}
+    assert rig.account().in_flight_spans == 1
 
 
 @pytest.mark.parametrize("readable", [pytest.param(True, marks=pytest.mark.slow), False])

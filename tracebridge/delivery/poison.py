@@ -31,7 +31,7 @@ def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool, only
         failure: what happened, in words.
         served: how many requests the backend has taken so far.
         only_suspects: whether the backend has failed on all that waits, if anything does.
-        only_halves: whether all that waits, if anything does, are parts of batches that were taken apart.
+        only_halves: whether all that waits, if anything does, was taken apart, if it can be.
     """
     before = batch.suspicion
     is_first = before.strikes == 0
@@ -41,6 +41,16 @@ def struck(batch: Batch, failure: str, *, served: int, only_suspects: bool, only
     return Suspicion(
         strikes=before.strikes + is_strike, since=since, served=served, is_half=before.is_half, failure=failure
     )
+
+
+def is_suspect(batch: Batch) -> bool:
+    """Whether the backend has failed on the batch, or on one that it was a part of."""
+    return batch.suspicion.is_half or batch.suspicion.strikes > 0
+
+
+def is_half(batch: Batch) -> bool:
+    """Whether the batch is suspect, and was a part of another or holds one span, which cannot be taken apart."""
+    return is_suspect(batch) and (batch.suspicion.is_half or len(batch.refs) == 1)
 
 
 def is_poisoned(batch: Batch) -> bool:

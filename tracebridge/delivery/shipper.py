@@ -404,14 +404,14 @@ class Shipper:
 
     def _struck(self, batch: Batch, failure: str) -> Suspicion:
         out = (sent.batch for sent in self._sending.values())
-        waiting = [other.suspicion for other in chain(out, self._outbox, self._settlement)]
+        waiting = list(chain(out, self._outbox, self._settlement))
         is_all = self._has_looked and not self._collector.has_more
         return poison.struck(
             batch,
             failure,
             served=self._state.served(self._target),
-            only_suspects=is_all and all(other.is_half or other.strikes for other in waiting),
-            only_halves=is_all and all(other.is_half for other in waiting),
+            only_suspects=is_all and all(map(poison.is_suspect, waiting)),
+            only_halves=is_all and all(map(poison.is_half, waiting)),
         )
 
     def _again(self, batch: Batch) -> None:
