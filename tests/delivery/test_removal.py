@@ -206,6 +206,18 @@ def test_a_sink_that_is_switched_on_again_gets_what_was_kept_for_it(rig: Rig) ->
     state.close()
 
 
+def test_a_backend_that_a_command_has_only_looked_for_is_owed_nothing(rig: Rig) -> None:
+    """As `status` does with a configuration that names another place."""
+    age(write_session(rig.trace_dir, "a"))
+    rig.ship()
+    state = rig.state()
+    state.target("file", "elsewhere")
+    mark_switched_off(state, rig.settings)
+    assert still_owed(state, rig.settings) == []
+    state.close()
+    assert remove(rig).sessions == ["a"]
+
+
 def test_a_second_sink_that_has_not_got_it_keeps_it(rig: Rig, tmp_path: Path) -> None:
     age(write_session(rig.trace_dir, "a"))
     rig.ship()

@@ -438,6 +438,13 @@ class State:
         """A target is delivered to again."""
         self._file.db.execute("UPDATE target SET off_since_ns = 0 WHERE id = ? AND off_since_ns", (target,))
 
+    def was_shipped_to(self, target: int) -> bool:
+        """Whether anybody ever shipped to a target; else it is known only because somebody asked for it."""
+        return any(
+            self._number(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE target = ?)", target)
+            for table in ("condition", "cursor", "in_flight", "dead", "counter")
+        )
+
     def switched_off(self, target: int, unread: Mapping[int, Collection[str]]) -> None:
         """A target is not delivered to any more; the `unread` sessions, by folder, stay owed to it."""
         with self._file.transaction() as db:

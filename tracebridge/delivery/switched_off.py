@@ -43,9 +43,12 @@ def switched_off(state: State, settings: Settings) -> list[Target]:
 
 
 def mark_switched_off(state: State, settings: Settings) -> None:
-    """Write down what each of them is owed at this moment, if that was not done when it was first found off."""
+    """Write down what each of them is owed at this moment, if that was not done when it was first found off.
+
+    One that nobody ever shipped to is owed nothing: a command has looked at a configuration that names it.
+    """
     for target in switched_off(state, settings):
-        if not target.off_since_ns:
+        if not target.off_since_ns and state.was_shipped_to(target.id):
             named = settings.sink(target.sink)
             policy = named.policy if named is not None else Policy()
             state.switched_off(target.id, _sessions(state, target.id, policy))
