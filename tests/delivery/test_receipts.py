@@ -55,6 +55,14 @@ def test_a_receipt_says_what_can_be_written_down_whatever_the_sink_says(message:
     assert receipt.message.encode() in (b"half ? of it", b"", b"b'\\xff'")
 
 
+def test_what_a_sink_says_is_one_line_that_commands_no_terminal_and_is_not_long() -> None:
+    said = "no\n2026-01-01 tracebridge: all is well\x1b[2J " + "x" * 100_000
+    receipt = given(Receipt(outcome=Outcome.REJECTED, message=said))
+    assert receipt.message.startswith("no 2026-01-01 tracebridge: all is well [2J xxx")
+    assert len(receipt.message) <= 1_000
+    assert raised(OSError("one\ntwo")).message == "OSError: one two"
+
+
 @pytest.mark.parametrize("answer", DEFECTS.values(), ids=list(DEFECTS))
 def test_a_span_for_which_the_sink_gives_no_receipt_holds_up_no_other(tmp_path: Path, answer: object) -> None:
     rig = Rig(tmp_path, FileBackend(readable=False, max_request_spans=4))
