@@ -62,6 +62,125 @@ SHAPES: dict[str, tuple[dict[str, Json], TokenCounts]] = {
         {"prompt_tokens": 110, "completion_tokens": 5, "cache_read_input_tokens": 100},
         TokenCounts(input=110, output=5, cache_read=100, total=115),
     ),
+    "Gemini: thoughts and what its tools read stand beside": (
+        {
+            "prompt_token_count": 10,
+            "tool_use_prompt_token_count": 3,
+            "cached_content_token_count": 4,
+            "candidates_token_count": 5,
+            "thoughts_token_count": 7,
+            "total_token_count": 25,
+            "prompt_tokens_details": [{"modality": "TEXT", "token_count": 10}],
+        },
+        TokenCounts(input=13, output=12, cache_read=4, reasoning=7, total=25),
+    ),
+    "Gemini's JSON": (
+        {"promptTokenCount": 10, "candidatesTokenCount": 5, "thoughtsTokenCount": 7, "totalTokenCount": 22},
+        TokenCounts(input=10, output=12, reasoning=7, total=22),
+    ),
+    "Gemini's package gives what there was none of as null": (
+        {"prompt_token_count": 10, "candidates_token_count": 5, "thoughts_token_count": None, "total_token_count": 15},
+        TokenCounts(input=10, output=5, total=15),
+    ),
+    "Bedrock Converse: cached tokens are not among the input tokens": (
+        {
+            "inputTokens": 10,
+            "outputTokens": 5,
+            "totalTokens": 122,
+            "cacheReadInputTokens": 100,
+            "cacheWriteInputTokens": 7,
+        },
+        TokenCounts(input=117, output=5, cache_read=100, cache_write=7, total=122),
+    ),
+    "LangChain: cached tokens are among the input tokens, also of Claude": (
+        {
+            "input_tokens": 117,
+            "output_tokens": 5,
+            "total_tokens": 122,
+            "input_token_details": {"cache_read": 100, "cache_creation": 7},
+            "output_token_details": {"reasoning": 2},
+        },
+        TokenCounts(input=117, output=5, cache_read=100, cache_write=7, reasoning=2, total=122),
+    ),
+    "Pydantic AI": (
+        {
+            "input_tokens": 117,
+            "cache_read_tokens": 100,
+            "cache_write_tokens": 7,
+            "output_tokens": 5,
+            "details": {"reasoning_tokens": 2},
+        },
+        TokenCounts(input=117, output=5, cache_read=100, cache_write=7, reasoning=2, total=122),
+    ),
+    "the AI SDK 4": (
+        {"promptTokens": 10, "completionTokens": 5, "totalTokens": 15},
+        TokenCounts(input=10, output=5, total=15),
+    ),
+    "the AI SDK 5": (
+        {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15, "reasoningTokens": 2, "cachedInputTokens": 4},
+        TokenCounts(input=10, output=5, cache_read=4, reasoning=2, total=15),
+    ),
+    "the AI SDK 6": (
+        {
+            "inputTokens": 10,
+            "inputTokenDetails": {"noCacheTokens": 5, "cacheReadTokens": 4, "cacheWriteTokens": 1},
+            "outputTokens": 5,
+            "outputTokenDetails": {"textTokens": 3, "reasoningTokens": 2},
+        },
+        TokenCounts(input=10, output=5, cache_read=4, cache_write=1, reasoning=2, total=15),
+    ),
+    "DeepSeek": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "total_tokens": 15,
+            "prompt_cache_hit_tokens": 4,
+            "prompt_cache_miss_tokens": 6,
+        },
+        TokenCounts(input=10, output=5, cache_read=4, total=15),
+    ),
+    "LiteLLM's Claude, whose cached tokens are told twice": (
+        {
+            "prompt_tokens": 117,
+            "completion_tokens": 5,
+            "total_tokens": 122,
+            "prompt_tokens_details": {"cached_tokens": 100, "cache_creation_tokens": 7},
+            "cache_read_input_tokens": 100,
+            "cache_creation_input_tokens": 7,
+        },
+        TokenCounts(input=117, output=5, cache_read=100, cache_write=7, total=122),
+    ),
+    "OpenRouter": (
+        {
+            "prompt_tokens": 117,
+            "completion_tokens": 5,
+            "total_tokens": 122,
+            "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 7},
+        },
+        TokenCounts(input=117, output=5, cache_read=100, cache_write=7, total=122),
+    ),
+    "xAI: reasoning stands beside the completion, as the total tells": (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        },
+        TokenCounts(input=32, output=103, reasoning=94, total=135),
+    ),
+    "Ollama": (
+        {"prompt_eval_count": 10, "eval_count": 5, "eval_duration": 7},
+        TokenCounts(input=10, output=5, total=15),
+    ),
+    "Cohere": (
+        {
+            "billed_units": {"input_tokens": 3, "output_tokens": 5},
+            "tokens": {"input_tokens": 10, "output_tokens": 6},
+            "cached_tokens": 4,
+        },
+        TokenCounts(input=10, output=6, cache_read=4, total=16),
+    ),
+    "no count beside others": ({"tokens": 5, "x": 3}, TokenCounts()),
     "a zero that was said stays": (
         {"prompt": 0, "completion": 0},
         TokenCounts(input=0, output=0, total=0),

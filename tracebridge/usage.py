@@ -35,17 +35,69 @@ TOKEN_PATHS: Final[Mapping[Path, TokenMeaning]] = {
     ("output_tokens_details", "reasoning_tokens"): "reasoning",
     ("total_tokens",): "total",
     ("total",): "total",
+    # Gemini, its Python package and its JSON
+    ("prompt_token_count",): "input",
+    ("candidates_token_count",): "output",
+    ("cached_content_token_count",): "cache_read",
+    ("thoughts_token_count",): "reasoning",
+    ("total_token_count",): "total",
+    ("promptTokenCount",): "input",
+    ("candidatesTokenCount",): "output",
+    ("cachedContentTokenCount",): "cache_read",
+    ("thoughtsTokenCount",): "reasoning",
+    ("totalTokenCount",): "total",
+    # Bedrock's Converse, and the AI SDK of Vercel
+    ("inputTokens",): "input",
+    ("promptTokens",): "input",
+    ("outputTokens",): "output",
+    ("completionTokens",): "output",
+    ("cacheReadInputTokens",): "cache_read",
+    ("cachedInputTokens",): "cache_read",
+    ("inputTokenDetails", "cacheReadTokens"): "cache_read",
+    ("cacheWriteInputTokens",): "cache_write",
+    ("inputTokenDetails", "cacheWriteTokens"): "cache_write",
+    ("reasoningTokens",): "reasoning",
+    ("outputTokenDetails", "reasoningTokens"): "reasoning",
+    ("totalTokens",): "total",
+    # LangChain
+    ("input_token_details", "cache_read"): "cache_read",
+    ("input_token_details", "cache_creation"): "cache_write",
+    ("output_token_details", "reasoning"): "reasoning",
+    # Pydantic AI
+    ("cache_read_tokens",): "cache_read",
+    ("cache_write_tokens",): "cache_write",
+    ("details", "reasoning_tokens"): "reasoning",
+    # gateways and others that took over OpenAI's names
+    ("prompt_cache_hit_tokens",): "cache_read",
+    ("prompt_tokens_details", "cache_write_tokens"): "cache_write",
+    ("prompt_tokens_details", "cache_creation_tokens"): "cache_write",
+    ("input_tokens_details", "cache_write_tokens"): "cache_write",
+    # Ollama
+    ("prompt_eval_count",): "input",
+    ("eval_count",): "output",
+    # Cohere, whose billed_units are not all that the model was given
+    ("tokens", "input_tokens"): "input",
+    ("tokens", "output_tokens"): "output",
+    ("cached_tokens",): "cache_read",
 }
 """Where each count may stand in a usage object. Of several places for one meaning the first with a count is
 taken."""
 
 _ENTRIES: Final = tuple(TOKEN_PATHS.items())
 
-# Anthropic's names; what stands beside them as "input" does not hold the cached tokens. Where the input is
-# called "prompt" the object has been through a gateway that has already added them up.
-_CACHE_BESIDE_INPUT: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
-_INPUT_BESIDE_CACHE: Final = ("input_tokens", "input")
-_INPUT_WITH_CACHE: Final = ("prompt_tokens", "prompt")
+# Anthropic's cached tokens are not among its "input". Where that is called "prompt", the object has been through a
+# gateway that has already added them up.
+_ANTHROPIC_CACHE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_BESIDE: Final[Mapping[str, tuple[str, ...]]] = {
+    "input_tokens": _ANTHROPIC_CACHE,
+    "input": _ANTHROPIC_CACHE,
+    "inputTokens": ("cacheReadInputTokens", "cacheWriteInputTokens"),
+    "prompt_token_count": ("tool_use_prompt_token_count",),
+    "promptTokenCount": ("toolUsePromptTokenCount",),
+    "candidates_token_count": ("thoughts_token_count",),
+    "candidatesTokenCount": ("thoughtsTokenCount",),
+}
+"""Counts of input or output, each with those that stand beside it and are no part of it."""
 _TOO_LARGE: Final = 2**63
 
 
@@ -70,20 +122,27 @@ def count_tokens(usage: Mapping[str, Json]) -> TokenCounts:
     is a sum that would need it.
     """
     found: dict[TokenMeaning, int] = {}
+    keys: dict[TokenMeaning, str] = {}
     for path, meaning in paths_in(usage):
         if meaning not in found and (count := as_count(value_at(usage, path))) is not None:
             found[meaning] = count
-    whole_input = _input_with_cached(usage, found.get("input"))
-    output = found.get("output")
+            keys[meaning] = path[0]
+    whole_input = _whole(usage, found.get("input"), keys.get("input", ""))
+    output = _whole(usage, found.get("output"), keys.get("output", ""))
     total = found.get("total")
     if total is None and whole_input is not None and output is not None:
         total = whole_input + output
+    reasoning = found.get("reasoning")
+    if whole_input is not None and output is not None and reasoning is not None and total is not None:
+        beside = total == whole_input + output + reasoning
+        # xAI's is no part of the output, nor Gemini's under OpenAI's names; only the total tells
+        output += reasoning if beside else 0
     return TokenCounts(
         input=whole_input,
         output=output,
         cache_read=found.get("cache_read"),
         cache_write=found.get("cache_write"),
-        reasoning=found.get("reasoning"),
+        reasoning=reasoning,
         total=total,
     )
 
@@ -116,21 +175,16 @@ def value_at(usage: Mapping[str, Json], path: Path) -> Json:
     return value
 
 
-def _input_with_cached(usage: Mapping[str, Json], given: int | None) -> int | None:
-    if given is None or usage.keys().isdisjoint(_CACHE_BESIDE_INPUT) or not _leaves_out_cached(usage):
-        return given
+def _whole(usage: Mapping[str, Json], given: int | None, key: str) -> int | None:
+    """A count that was given under `key`, with what stands beside it."""
+    if given is None:
+        return None
     whole = given
-    for key in _CACHE_BESIDE_INPUT:
-        if usage.get(key) is None:
+    for beside in _BESIDE.get(key, ()):
+        if usage.get(beside) is None:
             continue
-        cached = as_count(usage[key])
-        if cached is None:
+        count = as_count(usage[beside])
+        if count is None:
             return None
-        whole += cached
+        whole += count
     return whole
-
-
-def _leaves_out_cached(usage: Mapping[str, Json]) -> bool:
-    return any(key in usage for key in _INPUT_BESIDE_CACHE) and not any(
-        as_count(usage.get(key)) is not None for key in _INPUT_WITH_CACHE
-    )

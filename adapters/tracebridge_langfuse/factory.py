@@ -15,7 +15,7 @@ from tracebridge.sink import Capabilities, Export, Reader, Sink
 from tracebridge_langfuse.configuration import ENVIRONMENT, LangfuseSettings
 from tracebridge_otlp.secrecy import without_credentials
 
-MAPPING_VERSION: Final = 3
+MAPPING_VERSION: Final = 4
 """Raised with every change of `mapping` that changes what is sent."""
 
 _MAX_REQUEST_BYTES: Final = 4_500_000  # LangFuse Cloud takes 5 MB; the rest is for the resource and the scope

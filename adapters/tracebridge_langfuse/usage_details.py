@@ -127,7 +127,7 @@ def cost_of(keys: tuple[str, ...] | None, details: Mapping[str, float]) -> Json:
 @lru_cache(maxsize=256)
 def _whole_counts(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...] | None:
     """What each key counts, if each counts another one of input, output and total; None otherwise."""
-    wholes = tuple((path[0], meaning) for path, meaning in TOKEN_PATHS.items() if path[0] in keys)
+    wholes = tuple((path[0], meaning) for path, meaning in TOKEN_PATHS.items() if len(path) == 1 and path[0] in keys)
     meanings = [meaning for _, meaning in wholes]
     if len(wholes) == len(keys) == len(_WHOLES.intersection(meanings)):
         return wholes

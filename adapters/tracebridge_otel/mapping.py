@@ -33,7 +33,7 @@ from tracebridge_otel.content import CONTENT, read_content, write_content
 from tracebridge_otel.remainder import Remainder, Writing, is_kept_number, json_in, remainder_in, text_in, texts_in
 from tracebridge_otlp.wire import Attributes, WireKind, WireLink, WireSpan, WireStatus
 
-MAPPING_VERSION: Final = 3
+MAPPING_VERSION: Final = 4
 """Raised whenever `to_wire` changes what it makes of any span."""
 
 _LATEST_NS: Final = 2**63 - 1

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from tracebridge.event import Json
-from tracebridge_langfuse.usage_details import cost_details, cost_of, named_usage, usage_details, usage_of
+from tracebridge_langfuse.usage_details import (
+    cost_details,
+    cost_of,
+    detailed_usage,
+    named_usage,
+    usage_details,
+    usage_of,
+)
 
 OPENAI = {
     "prompt_tokens": 10,
@@ -32,6 +39,44 @@ SENT: dict[str, tuple[dict[str, Json], dict[str, int]]] = {
         ANTHROPIC,
         {"input": 10, "input_cached_tokens": 100, "input_cache_creation": 7, "output": 5, "total": 122},
     ),
+    "Gemini's thoughts stand beside its answer already": (
+        {
+            "prompt_token_count": 10,
+            "tool_use_prompt_token_count": 3,
+            "cached_content_token_count": 4,
+            "candidates_token_count": 5,
+            "thoughts_token_count": 7,
+            "total_token_count": 25,
+        },
+        {"input": 9, "input_cached_tokens": 4, "output": 5, "output_reasoning_tokens": 7, "total": 25},
+    ),
+    "Bedrock's cached tokens stand beside the input already": (
+        {"inputTokens": 10, "outputTokens": 5, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 7},
+        {"input": 10, "input_cached_tokens": 100, "input_cache_creation": 7, "output": 5, "total": 122},
+    ),
+    "LangChain's parts are taken out, also of Claude's": (
+        {
+            "input_tokens": 117,
+            "output_tokens": 5,
+            "total_tokens": 122,
+            "input_token_details": {"cache_read": 100, "cache_creation": 7},
+        },
+        {"input": 10, "input_cached_tokens": 100, "input_cache_creation": 7, "output": 5, "total": 122},
+    ),
+    "xAI's reasoning stands beside the completion": (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        },
+        {"input": 32, "output": 9, "output_reasoning_tokens": 94, "total": 135},
+    ),
+    "Cohere's stand in an object": (
+        {"tokens": {"input_tokens": 10, "output_tokens": 6}, "cached_tokens": 4},
+        {"input": 6, "input_cached_tokens": 4, "output": 6, "total": 16},
+    ),
+    "counts of what nobody knows are not sent": ({"tokens": 5, "x": 3}, {}),
     "unknown stays unknown": ({"prompt": 3, "completion": None}, {"input": 3}),
     "a zero that was said is sent": ({"prompt": 0, "completion": 0}, {"input": 0, "output": 0, "total": 0}),
     "no count is not sent": ({"prompt": -1, "completion": "5", "total": 2.5}, {}),
@@ -45,7 +90,7 @@ SENT: dict[str, tuple[dict[str, Json], dict[str, int]]] = {
 
 @pytest.mark.parametrize(("usage", "details"), SENT.values(), ids=SENT.keys())
 def test_the_counts_that_are_sent_exclude_each_other(usage: dict[str, Json], details: dict[str, int]) -> None:
-    assert usage_details(usage) == details
+    assert usage_details(usage) == detailed_usage(usage).details == details
 
 
 @pytest.mark.parametrize("usage", [usage for usage, _ in SENT.values()], ids=SENT.keys())
