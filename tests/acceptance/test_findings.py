@@ -111,6 +111,21 @@ def test_what_a_backend_stored_twice_is_a_duplicate(
     assert (verdict["exit_code"], verdict["counts"]) == (1, {"duplicate": SPANS})
 
 
+def test_a_journal_that_was_appended_to_itself_has_nothing_missing(workplace: Workplace) -> None:
+    record(workplace)
+    journal = workplace.trace_dir / "session-s" / "events.jsonl"
+    journal.write_bytes(journal.read_bytes() * 2)
+    assert workplace.call("ship").returncode == 0
+    verdicts = workplace.verdicts()
+    assert {sink: (verdict["exit_code"], verdict["counts"]) for sink, verdict in verdicts.items()} == {
+        "langfuse": (0, {}),
+        "otel": (0, {}),
+    }
+    shown = verdicts["langfuse"]
+    assert (shown["expected"], shown["equal"]) == (2 * SPANS, 2 * SPANS)
+    assert shown["losses"]["recorded-more-than-once"] == SPANS
+
+
 def test_what_a_backend_accepted_and_dropped_is_missing(workplace: Workplace, devserver: DevServer) -> None:
     devserver.faults.add(Fault(route=LANGFUSE_ROUTE, drop=True))
     record(workplace)

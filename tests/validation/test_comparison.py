@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tracebridge.sink import Loss
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge.validation import compare
-from tracebridge.validation.comparison import COMPARED_FIELDS
+from tracebridge.validation.comparison import COMPARED_FIELDS, COPIED, without_copies
 
 MILLISECONDS = Loss(
     name="time-in-milliseconds",
@@ -88,6 +88,30 @@ def kinds_of(expected: list[Span], observed: list[Span]) -> list[str]:
 def test_every_field_of_a_span_is_compared() -> None:
     assert set(OTHER_VALUES) | {"trace_id", "span_id"} == set(COMPARED_FIELDS)
     assert set(COMPARED_FIELDS) | {"fingerprint"} == set(Span.__struct_fields__)
+
+
+def recorded(place: int, **changes: Any) -> Span:
+    return span(opened=Edge(ordinal=place, timestamp="t"), closed=Edge(ordinal=place + 1, timestamp="t"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("copy", "observed", "kinds", "equal"),
+    [
+        (recorded(8), [recorded(8)], [], 2),
+        (recorded(8), [recorded(0), recorded(8)], [], 2),
+        (recorded(8), [], ["missing", "missing"], 0),
+        (recorded(8, output="other"), [recorded(0)], ["missing"], 1),
+        (recorded(8), [recorded(0, output="other")], ["different", "missing"], 0),
+    ],
+    ids=["merged", "both", "neither", "no copy but another span", "changed"],
+)
+def test_a_copy_that_the_journal_holds_is_missing_only_if_nothing_that_says_the_same_is_there(
+    copy: Span, observed: list[Span], kinds: list[str], equal: int
+) -> None:
+    expected = [recorded(0), copy]
+    comparison = without_copies(compare(expected, observed, ()), expected)
+    assert ([finding.kind for finding in comparison.findings], comparison.equal) == (kinds, equal)
+    assert comparison.losses == ({COPIED: 1} if (equal, len(observed)) == (2, 1) else {})
 
 
 @pytest.mark.parametrize("field", sorted(OTHER_VALUES))
