@@ -210,7 +210,7 @@ def _part_form(item: Json) -> Json:
     if part is not None:
         return part
     match item:
-        case {"type": str()}:
+        case {"type": str(type_)} if type_ not in _TYPES:
             return item
     return _verbatim(item)
 
@@ -293,6 +293,9 @@ def _verbatim(value: Json) -> dict[str, Json]:
 
 
 _OWN_KEYS = ("role", "parts", names.FORM)
+
+_TYPES: Final = ("text", "reasoning", "tool_call", "tool_call_response")
+"""What has such a type and none of the shapes is none of these."""
 
 _ROLES: Final[Mapping[str, str]] = {
     "human": "user",

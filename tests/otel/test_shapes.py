@@ -208,6 +208,15 @@ def test_a_message_of_another_form_is_one_part_as_it_is(message: Any, role: str)
     assert input_form([message]) == [{"role": role, "parts": [{"type": names.VERBATIM, "value": message}]}]
 
 
+def test_items_of_openais_responses_are_an_answer_in_parts() -> None:
+    thought: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "weather", "arguments": ARGUMENTS}
+    reply = Reply(thinking="Hm.", content=[thought, call])
+    (answer,) = reply_form(reply)
+    assert plain(answer["parts"]) == [THOUGHT, {"type": names.VERBATIM, "value": thought}, CALL]
+    assert reply_of([answer]) == reply
+
+
 @pytest.mark.parametrize("content", [[1, 2], [[]], [{"x": 1}], [{"type": "image"}]])
 def test_an_answer_that_is_a_list_of_something_else_is_one_part_as_it_is(content: list[Any]) -> None:
     ((answer),) = reply_form(Reply(content=content))
