@@ -49,6 +49,15 @@ SHAPES: dict[str, tuple[dict[str, Json], TokenCounts]] = {
         },
         TokenCounts(input=117, output=5, cache_read=100, cache_write=7, total=122),
     ),
+    "Anthropic, with how long it is cached": (
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 5},
+        },
+        TokenCounts(input=17, output=5, cache_write=7, cache_write_1h=5, total=22),
+    ),
     "Anthropic without a cache": (
         {
             "input_tokens": 10,

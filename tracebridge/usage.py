@@ -15,7 +15,7 @@ import msgspec
 
 from tracebridge.event import Json
 
-TokenMeaning = Literal["input", "output", "cache_read", "cache_write", "reasoning", "total"]
+TokenMeaning = Literal["input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "total"]
 Path = tuple[str, ...]
 
 TOKEN_PATHS: Final[Mapping[Path, TokenMeaning]] = {
@@ -31,6 +31,7 @@ TOKEN_PATHS: Final[Mapping[Path, TokenMeaning]] = {
     ("input_tokens_details", "cached_tokens"): "cache_read",
     ("cache_read_input_tokens",): "cache_read",
     ("cache_creation_input_tokens",): "cache_write",
+    ("cache_creation", "ephemeral_1h_input_tokens"): "cache_write_1h",
     ("completion_tokens_details", "reasoning_tokens"): "reasoning",
     ("output_tokens_details", "reasoning_tokens"): "reasoning",
     ("total_tokens",): "total",
@@ -110,6 +111,8 @@ class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
     """All output tokens, reasoning among them."""
     cache_read: int | None = None
     cache_write: int | None = None
+    cache_write_1h: int | None = None
+    """Of those, what is kept for an hour, which costs more."""
     reasoning: int | None = None
     total: int | None = None
     """As the agent gave it, else the sum of input and output where both are known."""
@@ -142,6 +145,7 @@ def count_tokens(usage: Mapping[str, Json]) -> TokenCounts:
         output=output,
         cache_read=found.get("cache_read"),
         cache_write=found.get("cache_write"),
+        cache_write_1h=found.get("cache_write_1h"),
         reasoning=reasoning,
         total=total,
     )

@@ -114,14 +114,16 @@ MEDIA_MARK: Final = ";base64,"
 USAGE_INPUT: Final = "input"
 USAGE_CACHE_READ: Final = "input_cached_tokens"
 USAGE_CACHE_WRITE: Final = "input_cache_creation"
+USAGE_CACHE_WRITE_1H: Final = "input_cache_creation_1h"
 USAGE_OUTPUT: Final = "output"
 USAGE_REASONING: Final = "output_reasoning_tokens"
 USAGE_TOTAL: Final = "total"
 USAGE_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "input": (USAGE_INPUT, USAGE_CACHE_READ, USAGE_CACHE_WRITE),
+    "input": (USAGE_INPUT, USAGE_CACHE_READ, USAGE_CACHE_WRITE, USAGE_CACHE_WRITE_1H),
     "output": (USAGE_OUTPUT, USAGE_REASONING),
     "cache_read": (USAGE_CACHE_READ,),
-    "cache_write": (USAGE_CACHE_WRITE,),
+    "cache_write": (USAGE_CACHE_WRITE, USAGE_CACHE_WRITE_1H),
+    "cache_write_1h": (USAGE_CACHE_WRITE_1H,),
     "reasoning": (USAGE_REASONING,),
     "total": (USAGE_TOTAL,),
 }

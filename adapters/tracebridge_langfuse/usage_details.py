@@ -57,10 +57,13 @@ def usage_details(usage: Mapping[str, Json]) -> dict[str, int]:
     """LangFuse's counts, which exclude each other, so that nothing is counted or priced twice."""
     counts = count_tokens(usage)
     cached = (counts.cache_read or 0) + (counts.cache_write or 0)
+    # where there are none, a server that has no price for them has nothing to price
+    for_an_hour = min(counts.cache_write_1h or 0, counts.cache_write or 0) or None
     details = {
         names.USAGE_INPUT: _less(counts.input, cached),
         names.USAGE_CACHE_READ: counts.cache_read,
-        names.USAGE_CACHE_WRITE: counts.cache_write,
+        names.USAGE_CACHE_WRITE: _less(counts.cache_write, for_an_hour or 0),
+        names.USAGE_CACHE_WRITE_1H: for_an_hour,
         names.USAGE_OUTPUT: _less(counts.output, counts.reasoning or 0),
         names.USAGE_REASONING: counts.reasoning,
         names.USAGE_TOTAL: counts.total,

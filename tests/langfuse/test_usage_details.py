@@ -50,6 +50,28 @@ SENT: dict[str, tuple[dict[str, Json], dict[str, int]]] = {
         },
         {"input": 9, "input_cached_tokens": 4, "output": 5, "output_reasoning_tokens": 7, "total": 25},
     ),
+    "Anthropic's cache of an hour has a price of its own": (
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 5},
+        },
+        {"input": 10, "input_cache_creation": 2, "input_cache_creation_1h": 5, "output": 5, "total": 22},
+    ),
+    "Anthropic's cache of five minutes only": (
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_creation_input_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0},
+        },
+        {"input": 10, "input_cache_creation": 7, "output": 5, "total": 22},
+    ),
+    "more for an hour than was cached": (
+        {"input_tokens": 10, "cache_creation_input_tokens": 7, "cache_creation": {"ephemeral_1h_input_tokens": 9}},
+        {"input": 10, "input_cache_creation": 0, "input_cache_creation_1h": 7},
+    ),
     "Bedrock's cached tokens stand beside the input already": (
         {"inputTokens": 10, "outputTokens": 5, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 7},
         {"input": 10, "input_cached_tokens": 100, "input_cache_creation": 7, "output": 5, "total": 122},
