@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.durability.small_disk import SmallDisk
 from tracebridge import Tracer
 from tracebridge.journal import layout
+from tracebridge.journal.lost import lost_events, write_down
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.reader import JournalLine, read_journal
+from tracebridge.journal.spooled import SpooledLog
 from tracebridge.journal.writer import Journal
 
 SECOND_NS = 1_000_000_000
@@ -114,6 +117,43 @@ def fill_a_disk_in_a_run(folder: str) -> Any:
         "thoughts": thoughts_in(disk.folder / "traces"),
         "more": {kind: n - counts.get(kind, 0) for kind, n in tracer.trouble.counts.items()},
     }
+
+
+def fill_the_disk_of_the_losses(folder: str) -> Any:
+    """Write losses down until the disk is full in the middle of a line, and again once there is room."""
+    disk = SmallDisk(folder)
+    traces = disk.folder / "traces"
+    layout.state_folder(traces).mkdir(parents=True)
+    write_down(traces, {"journal: ENOSPC": 1})
+    disk.fill()
+    written = 1 + _succeeded(lambda _: write_down(traces, {"journal: ENOSPC": 1}))
+    full = lost_events(traces)
+    disk.free()
+    write_down(traces, {"journal: ENOSPC": 1000})
+    return {"written": written, "full": full, "after": lost_events(traces)}
+
+
+def fill_the_disk_of_the_spooled_log(folder: str) -> Any:
+    """Note sessions until the disk is full in the middle of a line, and again once there is room."""
+    disk = SmallDisk(folder)
+    log = SpooledLog(disk.folder / "traces")
+    log.append("session-0", "0")
+    disk.fill()
+    noted = 1 + _succeeded(lambda number: log.append(f"session-{number}", str(number)))
+    full = [spooled.session_id for spooled in log.sessions().values()]
+    disk.free()
+    log.append("session-after", "after")
+    return {"noted": noted, "full": full, "after": [spooled.session_id for spooled in log.sessions().values()]}
+
+
+def _succeeded(act: Callable[[int], object]) -> int:
+    """How often something succeeds until there is no room, given the numbers from 1 on."""
+    for number in itertools.count(1):
+        try:
+            act(number)
+        except OSError:
+            return number - 1
+    raise AssertionError("the disk is never full")
 
 
 def use_up_all_files(folder: str) -> Any:

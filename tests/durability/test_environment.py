@@ -93,6 +93,18 @@ def test_an_opened_log_that_cannot_be_begun_anew_goes_on(tmp_path: Path) -> None
     assert found["names"] == ["session-c"]
 
 
+def test_losses_that_found_room_for_a_part_of_their_line_are_told_whole_later(tmp_path: Path) -> None:
+    found = apart(scenarios.fill_the_disk_of_the_losses, tmp_path / "disk").result
+    assert found["full"] == {"journal: ENOSPC": found["written"]}
+    assert found["after"] == {"journal: ENOSPC": found["written"] + 1000}
+
+
+def test_a_session_is_noted_as_spooled_whole_or_not_at_all_on_a_full_disk(tmp_path: Path) -> None:
+    found = apart(scenarios.fill_the_disk_of_the_spooled_log, tmp_path / "disk").result
+    assert found["full"] == [str(number) for number in range(found["noted"])]
+    assert found["after"] == [*found["full"], "after"]
+
+
 def test_a_folder_that_is_removed_while_the_disk_is_full_costs_only_what_comes_then(tmp_path: Path) -> None:
     found = apart(scenarios.delete_the_folder_on_a_full_disk, tmp_path / "disk").result
     assert found["written"] == [True] * 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -52,7 +53,9 @@ class SpooledLog:
             size = os.fstat(descriptor).st_size
             # whoever was killed may have left half a line
             begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
-            os.write(descriptor, begin + lines)
+            # the last newline may be missing: who notes next writes it
+            if os.write(descriptor, begin + lines) < len(begin + lines) - 1:
+                raise OSError(errno.ENOSPC, "only a part could be written", str(self._path))
 
     def withdraw(self, noted: Spooled) -> None:
         """Take a note back, because the files stay; what was noted of the session before holds again.
