@@ -56,6 +56,20 @@ def test_two_in_one_process_do_not_both_get_it(tmp_path: Path) -> None:
     second.release()
 
 
+def test_two_in_one_process_do_not_both_get_it_by_different_paths(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    first, second = ShipperLock(tmp_path / "real" / "x.lock"), ShipperLock(tmp_path / "link" / "x.lock")
+    assert first.acquire()
+    assert not second.acquire()
+    assert second.holder() == os.getpid()
+    rival = subprocess.run([sys.executable, "-c", _RIVAL, str(tmp_path / "real" / "x.lock")], check=False)
+    assert rival.returncode == 0, "looking by the other path has dropped the lock"
+    first.release()
+    assert second.acquire()
+    second.release()
+
+
 def test_it_passes_on_when_its_holder_is_killed_though_a_forked_child_lives(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with subprocess.Popen(

@@ -44,9 +44,8 @@ class ShipperLock:
         Raises:
             OSError: the file cannot be made.
         """
-        path = str(self._path.absolute())
         with _HELD.guard:
-            if path in _HELD.paths():
+            if _HELD.holds(self._path):
                 return False
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -65,8 +64,8 @@ class ShipperLock:
             except BaseException:
                 os.close(descriptor)
                 raise
-            _HELD.paths().add(path)
-        self._descriptor, self._owner_pid, self._status = descriptor, os.getpid(), os.fstat(descriptor)
+            self._descriptor, self._owner_pid, self._status = descriptor, os.getpid(), os.fstat(descriptor)
+            _HELD.add(self._path, self._status)
         return True
 
     def release(self) -> None:
@@ -74,7 +73,7 @@ class ShipperLock:
         if self._descriptor < 0 or self._owner_pid != os.getpid():
             return
         with _HELD.guard:
-            _HELD.paths().discard(str(self._path.absolute()))
+            _HELD.discard(self._path)
             try:
                 # something else of the process may have closed it, and have got the number for a file of its own
                 if os.path.samestat(os.fstat(self._descriptor), self._status):
@@ -91,7 +90,7 @@ class ShipperLock:
     def holder(self) -> int | None:
         """The process that holds the lock, or None if it is free; 0 if another one holds it that cannot be told."""
         with _HELD.guard:
-            if str(self._path.absolute()) in _HELD.paths():
+            if _HELD.holds(self._path):
                 # opening the file here would close it again, and with that drop the lock
                 return os.getpid()
             return _foreign_holder(self._path)
@@ -127,12 +126,29 @@ class _Held:
         # reentrant, as a signal handler of the agent may record, and look who ships, in the middle of a recording
         self.guard = threading.RLock()
         self._pid = os.getpid()
-        self._paths: set[str] = set()
+        self._files: dict[str, os.stat_result] = {}
 
-    def paths(self) -> set[str]:
+    def holds(self, path: Path) -> bool:
+        """Whether a file is held: under this path, or another that leads to it."""
+        held = self._held()
+        if str(path.absolute()) in held:
+            return True
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return any(os.path.samestat(status, other) for other in held.values())
+
+    def add(self, path: Path, status: os.stat_result) -> None:
+        self._held()[str(path.absolute())] = status
+
+    def discard(self, path: Path) -> None:
+        self._held().pop(str(path.absolute()), None)
+
+    def _held(self) -> dict[str, os.stat_result]:
         if self._pid != os.getpid():
-            self._pid, self._paths = os.getpid(), set()
-        return self._paths
+            self._pid, self._files = os.getpid(), {}
+        return self._files
 
 
 _HELD = _Held()
