@@ -65,6 +65,7 @@ def rehearse(
         place = Path(name)
         _copy_state(layout.state_file(settings.trace_dir), layout.state_file(place))
         with closing(State(layout.state_file(place))) as state:
+            state.copied_from(settings.trace_dir)
             state.folder(settings.trace_dir)
             for folder in folders:
                 state.backfill(folder, window)

@@ -72,6 +72,7 @@ _REBUILDING: Final = "_state.lock"
 """No sink's name begins with an underscore."""
 _CHOSEN: Final = "chosen of folder "
 _RAMP: Final = "ramp of target "
+_TRACE_FOLDER: Final = "trace folder"
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
 
@@ -91,6 +92,7 @@ class State:
                 method raises it too, once the file is deleted or replaced.
         """
         self._file = StateFile(path, busy_s)
+        self._trace_dir = path.absolute().parent.parent.resolve()
         self.dead = DeadLetters(self._file)
         self.evidence = Evidence(self._file)
 
@@ -178,15 +180,38 @@ class State:
         self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_RAMP}{target}", encoded))
 
     def folder(self, path: Path) -> int:
-        """The number of a folder of sessions; from now on shippers read it too."""
-        name = _name_of(path.resolve())
+        """The number of a folder of sessions; from now on shippers read it too.
+
+        The trace folder, in which this state lies, keeps its number wherever it is moved, copied or mounted.
+        """
+        resolved = path.resolve()
+        name = _name_of(resolved)
+        number = self._trace_folder() if resolved == self._trace_dir else None
+        if number is not None:
+            self._file.db.execute(
+                "UPDATE OR IGNORE folder SET path = ? WHERE id = ? AND path != ?", (name, number, name)
+            )
+            return number
         self._file.db.execute("INSERT OR IGNORE INTO folder (path, since_ns) VALUES (?, ?)", (name, time.time_ns()))
-        return self._number("SELECT id FROM folder WHERE path = ?", name)
+        number = self._number("SELECT id FROM folder WHERE path = ?", name)
+        if resolved == self._trace_dir:
+            self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_TRACE_FOLDER, str(number)))
+        return number
 
     def folders(self) -> dict[int, Path]:
         """Every folder that is read, by number."""
+        own = self._trace_folder()
         rows = self._file.db.execute("SELECT id, path FROM folder ORDER BY id")
-        return {int(number): _path_of(name) for number, name in rows}
+        return {int(number): self._trace_dir if number == own else _path_of(name) for number, name in rows}
+
+    def copied_from(self, trace_dir: Path) -> None:
+        """This is a copy of the state of a trace folder that lies elsewhere, and is one of the others to it."""
+        with self._file.transaction() as db:
+            db.execute(
+                "UPDATE OR IGNORE folder SET path = ? WHERE id = ?",
+                (_name_of(trace_dir.resolve()), self._trace_folder()),
+            )
+            db.execute("DELETE FROM about WHERE name = ?", (_TRACE_FOLDER,))
 
     def backfill(self, path: Path, window: Window = ALWAYS) -> int:
         """The number of a folder of which shippers, from now on, read the sessions that began in a window.
@@ -516,13 +541,18 @@ class State:
 
     def problems(self) -> list[tuple[Path, str, int, str]]:
         """Broken journal lines: folder, session id, byte offset, what is wrong; of one session not too many."""
-        rows = self._file.db.execute(
-            "SELECT path, session, offset, problem FROM problem JOIN folder ON folder.id = problem.folder"
-            " ORDER BY path, session, offset"
-        )
-        return [(_path_of(name), session, offset, problem) for name, session, offset, problem in rows]
+        folders = self.folders()
+        rows = self._file.db.execute("SELECT folder, session, offset, problem FROM problem")
+        return sorted((folders[folder], session, offset, problem) for folder, session, offset, problem in rows)
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
+
+    def _trace_folder(self) -> int | None:
+        """The number of the folder that this state lies in, if it is known by now."""
+        row = self._file.db.execute(
+            "SELECT id FROM about JOIN folder ON id = CAST(value AS INTEGER) WHERE name = ?", (_TRACE_FOLDER,)
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def _insert(self, target: int, batch: Batch) -> Batch:
         row = self._file.db.execute(
