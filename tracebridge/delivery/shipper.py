@@ -39,6 +39,7 @@ from tracebridge.delivery.settle import Settled, Settlement
 from tracebridge.delivery.splitting import halves, part_of, within
 from tracebridge.delivery.state import State
 from tracebridge.delivery.steady_clock import SteadyClock
+from tracebridge.delivery.switched_off import switch_on
 from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError
 from tracebridge.journal import layout
@@ -115,7 +116,7 @@ class Shipper:
         """Take up what the last shipper left."""
         self._read_back = ReadBack(settings.open_reader, self._pace)
         self._target = self._state.target(settings.name, settings.endpoint)
-        self._state.switched_on(self._target)
+        switch_on(self._state, self._target, is_readable=self._capabilities.readable)
         self._prior = Prior(
             self._state, self._target, trace_dir, self._capabilities, self._read_back, had_shipper=had_shipper
         )

@@ -459,9 +459,25 @@ class State:
 
     # --- sinks that are switched off --------------------------------------------------------------------------------
 
-    def switched_on(self, target: int) -> None:
-        """A target is delivered to again."""
-        self._file.db.execute("UPDATE target SET off_since_ns = 0 WHERE id = ? AND off_since_ns", (target,))
+    def switched_on(self, target: int, unknown: Mapping[tuple[int, str], int] | None = None) -> None:
+        """A target is delivered to again.
+
+        Unless `unknown` is None, it may hold what this state did not send it: all that was recorded until now, and of
+        sessions that were read in part what lies before these byte offsets, by folder and name.
+        """
+        with self._file.transaction() as db:
+            db.execute("UPDATE target SET off_since_ns = 0 WHERE id = ?", (target,))
+            if unknown is None:
+                return
+            db.execute("UPDATE target SET since_ns = ? WHERE id = ?", (time.time_ns(), target))
+            for (folder, session), end in unknown.items():
+                cursor = self.cursor(target, folder, session)
+                if cursor is not None:
+                    asked = msgspec.structs.replace(cursor, prior_end=max(end, cursor.prior_end))
+                    db.execute(
+                        "UPDATE cursor SET cursor = ? WHERE target = ? AND folder = ? AND session = ?",
+                        (msgspec.msgpack.encode(asked), target, folder, session),
+                    )
 
     def was_shipped_to(self, target: int) -> bool:
         """Whether anybody ever shipped to a target; else it is known only because somebody asked for it."""

@@ -54,6 +54,24 @@ def mark_switched_off(state: State, settings: Settings) -> None:
             state.switched_off(target.id, _sessions(state, target.id, policy))
 
 
+def switch_on(state: State, target: int, *, is_readable: bool) -> None:
+    """A target is delivered to again.
+
+    What it has not got another sink may have brought to the same place meanwhile: the same one under another name, or
+    by another address. Then a backend that can be read is asked before anything of that is sent.
+    """
+    (own,) = (known for known in state.targets() if known.id == target)
+    if not own.off_since_ns:
+        return
+    others = [
+        other
+        for other in state.targets()
+        if other != own and (other.sink == own.sink or other.endpoint == own.endpoint)
+    ]
+    is_asked = is_readable and any(state.was_shipped_to(other.id) for other in others)
+    state.switched_on(target, _unread_ends(state, target) if is_asked else None)
+
+
 def still_owed(state: State, settings: Settings) -> list[StillOwed]:
     """What those that are owed something have not got."""
     found = [
@@ -79,8 +97,14 @@ def _sessions(state: State, target: int, policy: Policy) -> dict[int, list[str]]
 
 
 def _unread(state: State, target: int) -> int:
-    return sum(
-        size_of(layout.events_file(path / session)) > position
+    return len(_unread_ends(state, target))
+
+
+def _unread_ends(state: State, target: int) -> dict[tuple[int, str], int]:
+    """The sessions that a target has not read to their end, by folder and name, and where that is."""
+    sizes = (
+        (folder, session, position, size_of(layout.events_file(path / session)))
         for folder, path in state.folders().items()
         for session, position in state.positions(target, folder).items()
     )
+    return {(folder, session): size for folder, session, position, size in sizes if size > position}
