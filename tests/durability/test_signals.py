@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,24 @@ def assert_only_the_main_thread_takes_signals(pid: int) -> None:
     )
 
 
+COOPERATIVE_AGENT = """
+import importlib, signal, sys
+
+if sys.argv[1] == "gevent":
+    importlib.import_module("gevent.monkey").patch_all()
+else:
+    importlib.import_module("eventlet").monkey_patch()
+
+import tracebridge
+
+tracebridge.configure(sys.argv[2])
+with tracebridge.trace_session("s") as session:
+    session.log_thinking("well")
+assert not tracebridge.flush(40)
+print("blocked:", sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+"""
+
+
 @contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[None]:
     """Whatever a test finds, the process does not outlive it."""
@@ -97,6 +118,37 @@ def test_only_the_main_thread_of_a_follower_takes_the_signal_that_ends_it(tmp_pa
         assert_only_the_main_thread_takes_signals(follower.pid)
         follower.terminate()
         assert follower.wait(50 + grace_s()) == 0
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_an_agent_whose_threads_are_no_real_ones_goes_on_taking_signals(
+    tmp_path: Path, devserver: DevServer, library: str
+) -> None:
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    workplace = Workplace(tmp_path / "here", both(devserver))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COOPERATIVE_AGENT, library, workplace.config],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50 + grace_s(),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "blocked: []\n"
+
+
+def test_signals_are_left_alone_where_a_thread_may_run_in_the_one_that_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[object] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(_thread, "start_new_thread", partial(_thread.start_new_thread))
+    thread = BackgroundThread(target=lambda: seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())), name="one")
+    thread.start()
+    thread.join()
+    assert seen == [before]
 
 
 def test_who_starts_a_thread_takes_the_signals_that_it_took_before() -> None:
