@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,16 +60,12 @@ def assert_only_the_main_thread_takes_signals(pid: int) -> None:
 
 
 COOPERATIVE_AGENT = """
-import importlib, signal, sys
-
-if sys.argv[1] == "gevent":
-    importlib.import_module("gevent.monkey").patch_all()
-else:
-    importlib.import_module("eventlet").monkey_patch()
-
+from gevent import monkey
+monkey.patch_all()
+import signal, sys
 import tracebridge
 
-tracebridge.configure(sys.argv[2])
+tracebridge.configure(sys.argv[1])
 with tracebridge.trace_session("s") as session:
     session.log_thinking("well")
 assert not tracebridge.flush(40)
@@ -120,15 +115,10 @@ def test_only_the_main_thread_of_a_follower_takes_the_signal_that_ends_it(tmp_pa
         assert follower.wait(50 + grace_s()) == 0
 
 
-@pytest.mark.parametrize("library", ["gevent", "eventlet"])
-def test_an_agent_whose_threads_are_no_real_ones_goes_on_taking_signals(
-    tmp_path: Path, devserver: DevServer, library: str
-) -> None:
-    if find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+def test_an_agent_whose_threads_are_no_real_ones_goes_on_taking_signals(tmp_path: Path, devserver: DevServer) -> None:
     workplace = Workplace(tmp_path / "here", both(devserver))
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COOPERATIVE_AGENT, library, workplace.config],
+        [sys.executable, "-W", "ignore", "-c", COOPERATIVE_AGENT, workplace.config],
         env=environment(),
         capture_output=True,
         text=True,
