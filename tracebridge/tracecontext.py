@@ -22,6 +22,7 @@ _VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x
 _MEMBER: Final = re.compile(rf"{_KEY}={_VALUE}")
 _MOST_MEMBERS: Final = 32
 _SAMPLED: Final = 1
+_RANDOM: Final = 2
 
 
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,13 +34,31 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """16 lower-case hex digits, not all zero."""
     is_sampled: bool = True
     """Whether who began the trace wants it to be kept."""
+    is_random: bool = False
+    """Whether who began the trace says that the last 7 bytes of its id are random: some sample by them."""
     tracestate: str = ""
     """What tracing systems pass along with it, as the header has it."""
 
     @property
     def traceparent(self) -> str:
         """The header of that name."""
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+
+    @property
+    def flags(self) -> int:
+        """The flags of the header, as a number; those that no level of the standard defines yet are not set."""
+        return _SAMPLED * self.is_sampled | _RANDOM * self.is_random
+
+
+def from_flags(trace_id: str, span_id: str, flags: int, tracestate: str) -> TraceContext:
+    """Make a context of what is known to be valid, with the `flags` of `traceparent`."""
+    return TraceContext(
+        trace_id=trace_id,
+        span_id=span_id,
+        is_sampled=bool(flags & _SAMPLED),
+        is_random=bool(flags & _RANDOM),
+        tracestate=tracestate,
+    )
 
 
 class Propagation(Protocol):
@@ -69,12 +88,7 @@ def from_headers(traceparent: object, tracestate: object = None) -> TraceContext
     version, trace_id, span_id, flags, more = found.groups()
     if version == "ff" or (version == "00" and more) or not (trace_id.strip("0") and span_id.strip("0")):
         return None
-    return TraceContext(
-        trace_id=trace_id,
-        span_id=span_id,
-        is_sampled=bool(int(flags, 16) & _SAMPLED),
-        tracestate=_valid_tracestate(tracestate),
-    )
+    return from_flags(trace_id, span_id, int(flags, 16), _valid_tracestate(tracestate))
 
 
 def _valid_tracestate(tracestate: object) -> str:

@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
-from tracebridge.tracecontext import TraceContext
+from tracebridge.tracecontext import TraceContext, from_flags
 
 _ENTERED = contexts.create_key("tracebridge-entered")
 
@@ -35,11 +35,11 @@ class OpenTelemetryPropagation:
         found = trace.get_current_span(_not_over(contexts.get_current())).get_span_context()
         if not found.is_valid:
             return None
-        return TraceContext(
-            trace_id=trace.format_trace_id(found.trace_id),
-            span_id=trace.format_span_id(found.span_id),
-            is_sampled=found.trace_flags.sampled,
-            tracestate=found.trace_state.to_header(),
+        return from_flags(
+            trace.format_trace_id(found.trace_id),
+            trace.format_span_id(found.span_id),
+            found.trace_flags,
+            found.trace_state.to_header(),
         )
 
     def enter(self, context: TraceContext) -> object:
@@ -50,7 +50,7 @@ class OpenTelemetryPropagation:
                 trace_id=int(context.trace_id, 16),
                 span_id=int(context.span_id, 16),
                 is_remote=False,
-                trace_flags=TraceFlags(TraceFlags.SAMPLED if context.is_sampled else TraceFlags.DEFAULT),
+                trace_flags=TraceFlags(context.flags),
                 trace_state=TraceState.from_header([context.tracestate]) if context.tracestate else None,
             )
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, trace
-from opentelemetry.propagate import inject
+from opentelemetry.propagate import extract, inject
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -160,6 +160,38 @@ def test_a_turn_may_be_told_the_headers_of_its_request(tmp_path: Path, propagate
     assert turn["data"] == {"user_input": "hi", "remote_parent": True, "tracestate": "vendor=1"}
     assert headers == {"traceparent": f"00-{turn['trace_id']}-{turn['span_id']}-01", "tracestate": "vendor=1"}
     assert "parent_id" not in other, "what is no header begins a trace anew"
+
+
+@pytest.mark.parametrize("is_active", [True, False], ids=["active span", "header"])
+@pytest.mark.parametrize("flags", ["00", "01", "02", "03"])
+def test_what_is_said_of_the_id_of_a_continued_trace_is_said_to_other_services_as_well(
+    tracer: Tracer, flags: str, is_active: bool
+) -> None:
+    came = UPSTREAM[:-2] + flags
+    token = context.attach(extract({"traceparent": came}) if is_active else context.get_current())
+    by_session: dict[str, str] = {}
+    by_opentelemetry: dict[str, str] = {}
+    with (
+        tracer.trace_session("s") as session,
+        tracer.trace_turn(session, traceparent=None if is_active else came),
+        session.tool_call("t"),
+        tracer.trace_turn(session, "the sub-agent's"),
+        session.llm_call("m"),
+    ):
+        session.inject(by_session)
+        inject(by_opentelemetry)
+    context.detach(token)
+    assert [sent["traceparent"][-2:] for sent in (by_session, by_opentelemetry)] == [flags] * 2
+
+
+def test_the_id_of_a_trace_that_begins_here_is_said_to_be_random(tracer: Tracer) -> None:
+    sent: list[dict[str, str]] = [{}, {}, {}]
+    with tracer.trace_session("s") as session:
+        session.inject(sent[0])
+        with tracer.trace_turn(session), session.tool_call("t"):
+            session.inject(sent[1])
+            inject(sent[2])
+    assert [headers["traceparent"][-2:] for headers in sent] == ["03"] * 3
 
 
 def test_headers_name_the_innermost_span_also_of_a_tool_call_that_was_only_logged(tracer: Tracer) -> None:

@@ -15,7 +15,7 @@ HEX = st.text("0123456789abcdef")
 IDS = {
     size: st.text("0123456789abcdef", min_size=size, max_size=size).filter(lambda s: s.strip("0")) for size in (16, 32)
 }
-CONTEXTS = st.builds(TraceContext, trace_id=IDS[32], span_id=IDS[16], is_sampled=st.booleans())
+CONTEXTS = st.builds(TraceContext, trace_id=IDS[32], span_id=IDS[16], is_sampled=st.booleans(), is_random=st.booleans())
 
 
 @given(CONTEXTS)
@@ -29,7 +29,7 @@ def test_opentelemetry_reads_what_is_written(context: TraceContext) -> None:
     read = get_current_span(TraceContextTextMapPropagator().extract(carrier)).get_span_context()
     assert f"{read.trace_id:032x}" == context.trace_id
     assert f"{read.span_id:016x}" == context.span_id
-    assert read.trace_flags.sampled is context.is_sampled
+    assert read.trace_flags == context.flags
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_opentelemetry_reads_what_is_written(context: TraceContext) -> None:
     [
         f"00-{TRACE}-{SPAN}-01",
         f" 00-{TRACE}-{SPAN}-01 ",
-        f"00-{TRACE}-{SPAN}-03",
+        f"00-{TRACE}-{SPAN}-fd",
         f"cc-{TRACE}-{SPAN}-01",
         f"cc-{TRACE}-{SPAN}-01-what-a-later-version-adds",
     ],
@@ -46,9 +46,14 @@ def test_a_header_of_this_version_or_of_a_later_one_is_continued(header: str) ->
     assert from_headers(header) == TraceContext(trace_id=TRACE, span_id=SPAN)
 
 
-def test_the_flag_says_whether_the_trace_is_wanted() -> None:
-    read = from_headers(f"00-{TRACE}-{SPAN}-02")
-    assert read == TraceContext(trace_id=TRACE, span_id=SPAN, is_sampled=False)
+@pytest.mark.parametrize(
+    ("came", "goes_on"), [("00", "00"), ("01", "01"), ("02", "02"), ("03", "03"), ("fc", "00"), ("ff", "03")]
+)
+def test_the_flags_that_the_standard_knows_are_passed_on_and_no_others(came: str, goes_on: str) -> None:
+    read = from_headers(f"00-{TRACE}-{SPAN}-{came}")
+    assert read is not None
+    assert (read.is_sampled, read.is_random) == (came in ("01", "03", "ff"), came in ("02", "03", "ff"))
+    assert read.traceparent == f"00-{TRACE}-{SPAN}-{goes_on}"
 
 
 @pytest.mark.parametrize(

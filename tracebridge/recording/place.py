@@ -20,6 +20,7 @@ class Place:
         "clock",
         "enclosing",
         "is_open",
+        "is_random",
         "parent_id",
         "run",
         "span_id",
@@ -39,6 +40,7 @@ class Place:
         parent_id: str | None,
         trace_flags: str | None = None,
         tracestate: str = "",
+        is_random: bool = True,
     ) -> None:
         self.run = run
         self.turn = turn
@@ -51,6 +53,8 @@ class Place:
         """`NOT_SAMPLED` or None."""
         self.tracestate = tracestate
         """What is passed along with the trace, if it came from another service."""
+        self.is_random = is_random
+        """Whether the trace's id is known to be random, as all are that begin here."""
         self._entered: object = None
         self.enclosing: Place | None = None
         self.is_open = False
@@ -58,7 +62,8 @@ class Place:
     def inside(self, span_id: str) -> Place:
         """Return the place of a call that is made here."""
         return Place(
-            *(self.run, self.turn, self.clock, self.trace_id, span_id, self.span_id), self.trace_flags, self.tracestate
+            *(self.run, self.turn, self.clock, self.trace_id, span_id, self.span_id),
+            *(self.trace_flags, self.tracestate, self.is_random),
         )
 
     def context(self, span_id: str) -> TraceContext:
@@ -67,6 +72,7 @@ class Place:
             trace_id=self.trace_id,
             span_id=span_id,
             is_sampled=self.trace_flags is None,
+            is_random=self.is_random,
             tracestate=self.tracestate,
         )
 
