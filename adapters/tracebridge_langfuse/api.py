@@ -17,6 +17,7 @@ from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
 from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
+from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 from tracebridge_otlp.untraced import untraced
 
@@ -104,6 +105,8 @@ class PublicApi:
             timeout=settings.timeout,
             follow_redirects=False,
             verify=tls_context(Certificates(authority=settings.ca_file)),
+            proxy=proxy_for(settings.host),
+            trust_env=False,
         )
 
     def get(

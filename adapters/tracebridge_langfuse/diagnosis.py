@@ -14,7 +14,7 @@ from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.server_mode import METRICS_QUERY
 from tracebridge_otlp.answer import Answer, shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
+from tracebridge_otlp.reachability import Exchange, ask, client_for, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor
 
 _OLDEST_MAJOR: Final = 4
@@ -33,7 +33,7 @@ def diagnose(settings: LangfuseSettings, timeout_s: float) -> Iterator[Check]:
         yield from _skipped("server", *_AFTER_SERVER)
         return
     timeout = min(settings.timeout, timeout_s)
-    with httpx.Client(verify=context, timeout=timeout, follow_redirects=False) as client:
+    with client_for(settings.host, verify=context, timeout=timeout) as client:
         yield from _Server(settings, client, timeout).checks()
 
 

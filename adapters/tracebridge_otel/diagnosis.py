@@ -16,7 +16,7 @@ from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.sink import OtelSink
 from tracebridge_otlp.answer import Answer
 from tracebridge_otlp.http_transport import tls_context
-from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
+from tracebridge_otlp.reachability import Exchange, ask, client_for, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor, header_fields
 
 _READER: Final = "reader "
@@ -37,7 +37,7 @@ def diagnose(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
     yield Check(name="server", status="skip", found="OTLP tells no name and no version of a server")
     timeout = min(settings.timeout_s, timeout_s)
     if settings.protocol == "http/protobuf" and is_reached:
-        with httpx.Client(verify=context, timeout=timeout, follow_redirects=False) as client:
+        with client_for(settings.url, verify=context, timeout=timeout) as client:
             # nobody answers a GET with more than an error here, and any answer tells the time
             yield clock_check(ask(client, settings.url, Redactor((), settings.url)))
     if settings.reader is None:
@@ -46,10 +46,10 @@ def diagnose(settings: OtelSettings, timeout_s: float) -> Iterator[Check]:
             name="reader", status="warn", found=words, remedy="add `reader:` where Jaeger or Tempo keeps the spans"
         )
         return
-    with httpx.Client(
+    with client_for(
+        settings.reader.url,
         verify=context,
         timeout=min(settings.reader.timeout, timeout_s),
-        follow_redirects=False,
         headers=header_fields({name: value.reveal() for name, value in settings.reader.headers.items()}),
     ) as client:
         for check in reach(settings.reader.url, context, timeout_s, authority="certificate", prefix=_READER):

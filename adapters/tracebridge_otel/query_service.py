@@ -13,6 +13,7 @@ from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otlp.answer import shortened
 from tracebridge_otlp.http_transport import Certificates, tls_context
+from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
 
@@ -35,6 +36,8 @@ class QueryService:
             timeout=settings.timeout,
             follow_redirects=False,
             verify=tls_context(certificates),
+            proxy=proxy_for(settings.url),
+            trust_env=False,
         )
 
     @classmethod

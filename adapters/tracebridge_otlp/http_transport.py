@@ -7,10 +7,8 @@ import os
 import re
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Final, Literal, Self
 
 import httpcore
@@ -21,6 +19,7 @@ from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, otlp_success, receipt_of, shortened
 from tracebridge_otlp.bounded_network import BoundedNetwork, Resolver
+from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
 
@@ -131,7 +130,7 @@ class _Connections(httpx.BaseTransport):
     def __init__(self, url: str, context: ssl.SSLContext, network: BoundedNetwork) -> None:
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,
-            proxy=_proxy_for(url),
+            proxy=_core_proxy_for(url),
             max_keepalive_connections=8,
             keepalive_expiry=4.0,
             network_backend=network,
@@ -172,24 +171,9 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
-def _proxy_for(url: str) -> httpcore.Proxy | None:
-    """The proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` name for this address."""
-    target = httpx.URL(url)
-    named = urllib.request.getproxies()
-    address = named.get(target.scheme) or named.get("all")
-    # an IPv6 address stands in NO_PROXY with brackets or, as a rule, without
-    if not address or any(map(urllib.request.proxy_bypass, (target.netloc.decode(), target.host))):
-        return None
-    if address.startswith("socks") and find_spec("socksio") is None:
-        raise ConfigurationError(
-            f"the environment names the SOCKS proxy {without_credentials(address)}, for which a package is missing: "
-            "pip install 'httpx[socks]'"
-        )
-    try:
-        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    except (ValueError, httpx.InvalidURL) as error:
-        raise ConfigurationError(f"the proxy that the environment names cannot be used: {error}") from None
-    return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth)
+def _core_proxy_for(url: str) -> httpcore.Proxy | None:
+    proxy = proxy_for(url)
+    return None if proxy is None else httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth)
 
 
 def _body_of(response: httpx.Response) -> bytes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from queue import Empty, SimpleQueue
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ import msgspec
 from tracebridge.diagnosis import Check
 from tracebridge.threads import BackgroundThread
 from tracebridge_otlp.answer import Answer, error_words, http_date, message_in, shortened
+from tracebridge_otlp.proxy import proxy_address, proxy_for
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 
 CLOCK_TOLERANCE_S: Final = 30.0
@@ -48,7 +48,7 @@ def reach(url: str, context: ssl.SSLContext, timeout_s: float, *, authority: str
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 80)
     ends_at = time.monotonic() + timeout_s
-    if _has_proxy(url):
+    if proxy_address(url):
         words = "a proxy that the environment names is asked instead of the server, so the way is not looked at"
         yield Check(name=f"{prefix}connection", status="skip", found=words)
         return
@@ -82,6 +82,24 @@ def reach(url: str, context: ssl.SSLContext, timeout_s: float, *, authority: str
             yield _tls(connection, host, context, authority, f"{prefix}tls")
         else:
             yield Check(name=f"{prefix}tls", status="skip", found="not asked for: the address begins with http://")
+
+
+def client_for(
+    url: str, *, verify: ssl.SSLContext, timeout: float, headers: Mapping[str, str] | None = None
+) -> httpx.Client:
+    """A client for `ask`, by the same way that spans go to this address.
+
+    Raises:
+        ConfigurationError: the proxy that the environment names cannot be used.
+    """
+    return httpx.Client(
+        verify=verify,
+        timeout=timeout,
+        headers=headers,
+        follow_redirects=False,
+        proxy=proxy_for(url),
+        trust_env=False,
+    )
 
 
 def ask(client: httpx.Client, url: str, redact: Redactor, **request: object) -> Exchange:
@@ -197,13 +215,6 @@ def _addresses(host: str, port: int, timeout_s: float) -> list[str]:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _has_proxy(url: str) -> bool:
-    parts = urlsplit(url)
-    named = urllib.request.getproxies()
-    is_named = bool(named.get(parts.scheme) or named.get("all"))
-    return is_named and not urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2])
 
 
 def _left(ends_at: float) -> float:

@@ -255,6 +255,16 @@ def test_a_server_behind_a_proxy_is_asked_through_it(place: Workplace, monkeypat
     assert (told.code, statuses["connection"], statuses["server"], statuses["write mode"]) == (0, "skip", "ok", "ok")
 
 
+def test_an_ipv6_address_that_is_exempted_is_looked_at_and_no_proxy_blamed(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("NO_PROXY", "::1")
+    place.configure(at(f"http://[::1]:{free_port()}"))
+    told = ask(place, "--no-probe")
+    assert told.failure("langfuse")[0] == "connection"
+
+
 # --- at the server --------------------------------------------------------------------------------------------------
 
 

@@ -66,3 +66,37 @@ def test_an_argument_in_another_encoding_is_taken_as_it_is_and_told_in_a_form_th
     told = ran.stdout + place.call("migrate", "history").stdout
     assert "J\\udcfcrgen" in told or "J\\\\udcfcrgen" in told
     assert NOT_UTF8 not in told
+
+
+READING = (
+    ("validate",),
+    ("restore", "--from", "otel", "--out", "out-otel"),
+    ("restore", "--from", "langfuse", "--out", "out"),
+)
+
+
+@pytest.mark.parametrize("command", [*READING, ("doctor",)], ids=" ".join)
+def test_an_ipv6_address_in_brackets_that_the_environment_exempts_keeps_nobody_from_reading(
+    place: Workplace, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_session(place.trace_dir, "a")
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("NO_PROXY", "[::1],127.0.0.1,localhost")
+    assert place.call("ship").returncode == 0
+    ran = place.call(*command)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_a_proxy_that_cannot_be_used_is_named_in_one_line_and_is_no_finding(
+    place: Workplace, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_session(place.trace_dir, "a")
+    monkeypatch.chdir(place.folder)
+    assert place.call("ship").returncode == 0
+    monkeypatch.setenv("NO_PROXY", "elsewhere.example")
+    monkeypatch.setenv("HTTP_PROXY", "ftp://proxy.example")
+    ran = place.call(*command)
+    assert ran.returncode == 2
+    (said,) = ran.stderr.splitlines()
+    assert said.startswith("tracebridge: the proxy that the environment names cannot be used: ")
