@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import ssl
 import sys
@@ -15,6 +16,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -37,6 +39,7 @@ TLS = Path(__file__).resolve().parent.parent / "data" / "tls"
 LOGIN = "text/html", b"<!DOCTYPE html><title>Sign in</title>"
 HOUR_S = 3_600
 SECRET = "sk-very-secret"
+PROTOBUF = {"content-type": "application/x-protobuf"}
 
 Answers = Mapping[str, tuple[int, str, bytes]]
 
@@ -414,6 +417,22 @@ def test_what_is_accepted_and_never_shows(place: Workplace, devserver: DevServer
     for sink in ("langfuse", "otel"):
         name, found, remedy = told.failure(sink)
         assert (name, "still not there" in found, "queue" in remedy) == ("probe read", True, True)
+
+
+def test_what_is_there_and_no_search_finds_as_behind_a_collector_that_renames_the_service(
+    place: Workplace, devserver: DevServer
+) -> None:
+    def rename(connection: socket.socket, request: bytes) -> None:
+        body = request.partition(b"\r\n\r\n")[2].replace(b"\n\x05agent", b"\n\x05other")
+        answer = httpx.post(f"{devserver.url}/v1/traces", content=body, headers=PROTOBUF)
+        connection.sendall(http_answer(answer.status_code, PROTOBUF["content-type"], answer.content))
+
+    with scripted_server(rename) as collector:
+        place.configure({"otel": otel(devserver, endpoint=collector, service_name="agent")})
+        name, found, remedy = ask(place, "--timeout", "1.5").failure("otel")
+        assert (name, "`restore`" in found, "service.name" in remedy) == ("probe read", True, True)
+        place.configure({"otel": otel(devserver, endpoint=collector, service_name="other")})
+        assert ask(place).statuses("otel")["probe read"] == "ok"
 
 
 def test_what_is_refused_with_the_backends_words(place: Workplace, devserver: DevServer) -> None:
