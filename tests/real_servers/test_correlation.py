@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from tracebridge_langfuse.reader import LangfuseReader
 pytestmark = pytest.mark.real_server
 
 EXAMPLE = ROOT / "examples" / "correlation"
+PAGE = ROOT / "docs" / "correlation.md"
 Found = dict[str, Any]
 
 
@@ -153,3 +157,40 @@ def test_the_turn_its_tool_and_two_services_behind_it_are_one_trace_in_jaeger_an
     (turn,) = [span for span in held if span.kind == "turn"]
     assert turn.parent_id == ""
     assert "CLEAN" in validated
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands use curl")
+def test_the_commands_of_the_page_give_one_trace_of_three_services(tmp_path: Path, jaeger: Jaeger) -> None:
+    (commands,) = re.findall(
+        r"^cd examples/correlation\n.*?(?=^```)", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    stock, tools = free_ports(2)
+    with DevServer() as langfuse:
+        for text, instead in {
+            "8001": str(tools),
+            "8002": str(stock),
+            "http://127.0.0.1:4318": jaeger.otlp_http,
+            "pk-lf-...": langfuse.public_key,
+            "sk-lf-...": langfuse.secret_key,
+        }.items():
+            assert text in commands
+            commands = commands.replace(text, instead)
+        ran = subprocess.run(
+            ["bash", "-c", f"set -e\ntrap 'kill $(jobs -p)' EXIT\n{commands}"],
+            cwd=ROOT,
+            env=environment(
+                PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                JAEGER_URL=jaeger.url,
+                LANGFUSE_BASE_URL=langfuse.url,
+                TRACE_DIR=str(tmp_path / "traces"),
+            ),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        trace_id = ran.stdout.split()[-1]
+        until(lambda: len(spans_of(jaeger, trace_id)) >= 7, "all of the trace is in Jaeger")
+        assert {span["service"] for span in spans_of(jaeger, trace_id).values()} == {"shop-agent", "tools", "stock"}
+        assert in_langfuse(langfuse, trace_id)
