@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -16,13 +17,15 @@ from tracebridge_otel import names
 from tracebridge_otel.configuration import OtelSettings
 from tracebridge_otel.limit import as_sent
 from tracebridge_otel.query_service import QueryService
-from tracebridge_otel.selection import Window, halves, selected
+from tracebridge_otel.selection import Window, halves, selected, session_of
 from tracebridge_otlp.decoding import UndecodableError, decode_traces
 from tracebridge_otlp.wire import WireSpan
 
 _TRACES: Final = "/api/v3/traces"
 _PAGE: Final = 200
 """Traces a search may return. A search that returns as many is repeated in two halves of its window."""
+_LONGEST_IN_URL: Final = 4_000
+"""What stands before a server often takes lines of less than 8 KB."""
 _NS_PER_US: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US: Final = (2**63 - 1) // _NS_PER_US
@@ -70,7 +73,8 @@ class JaegerReader:
             spans = self._search(window, query.session_id, min(query.enough or _PAGE, _PAGE))
             found = {span.trace_id for span in spans}
             # a trace comes whole, whichever of its spans lies in the window
-            yield from (span for span in spans if span.trace_id not in seen)
+            wanted = found if query.session_id is None else _traces_of(query.session_id, spans)
+            yield from (span for span in spans if span.trace_id in wanted and span.trace_id not in seen)
             seen |= found
             seen_enough = query.enough is not None and len(seen) >= query.enough
             if len(found) >= _PAGE and not seen_enough:
@@ -92,8 +96,10 @@ class JaegerReader:
             "query.raw_traces": "true",
         }
         if session_id is not None:
-            attributes = {names.SESSION_ID: as_sent(session_id, self._limit)}
-            parameters["query.attributes"] = msgspec.json.encode(attributes).decode()
+            attributes = msgspec.json.encode({names.SESSION_ID: as_sent(session_id, self._limit)}).decode()
+            # else all that there is in this time is looked at
+            if len(quote(attributes)) <= _LONGEST_IN_URL:
+                parameters["query.attributes"] = attributes
         return self._get(_TRACES, parameters)
 
     def _halves(self, window: Window, spans: list[WireSpan]) -> tuple[Window, Window]:
@@ -115,6 +121,10 @@ class JaegerReader:
             return [received.span for result in _results(response.content) for received in decode_traces(result)]
         except (UndecodableError, msgspec.DecodeError, TypeError) as error:
             raise self._service.trouble(path, f"HTTP 200, but {error}") from None
+
+
+def _traces_of(session_id: str, spans: list[WireSpan]) -> set[str]:
+    return {span.trace_id for span in spans if session_of(span) == session_id}
 
 
 def _results(body: bytes) -> Iterator[dict[str, Any]]:

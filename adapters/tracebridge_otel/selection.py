@@ -52,10 +52,11 @@ def _is_in_window(wire: WireSpan, query: Query, precision_ns: int) -> bool:
 
 def _concerns(wire: WireSpan, session_id: str) -> bool:
     """Whether a span of a trace that the session takes part in is the session's own, or nobody's of ours."""
-    return _session_of(wire) == session_id or names.FINGERPRINT not in wire.attributes
+    return session_of(wire) == session_id or names.FINGERPRINT not in wire.attributes
 
 
-def _session_of(wire: WireSpan) -> str:
+def session_of(wire: WireSpan) -> str:
+    """The session that a span names, whole."""
     text = text_in(wire.attributes, names.SESSION_ID)
     return from_wire(wire).session_id if is_cut(text) else text
 
@@ -68,6 +69,6 @@ def _ids_of(wire: WireSpan) -> Span:
         name=wire.name,
         start_ns=wire.start_ns,
         end_ns=wire.end_ns,
-        session_id=_session_of(wire),
+        session_id=session_of(wire),
         fingerprint=text_in(wire.attributes, names.FINGERPRINT),
     )

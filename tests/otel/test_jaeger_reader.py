@@ -58,6 +58,15 @@ def test_a_session_of_any_name_is_found(settings: OtelSettings, session_id: str)
     assert [span.session_id for span in read(settings, Query(session_id=session_id))] == [session_id]
 
 
+@pytest.mark.parametrize("size", [4_000, 200_000])
+def test_a_session_with_an_id_that_no_address_holds_is_read_without_others(settings: OtelSettings, size: int) -> None:
+    long = "s" * size
+    ours = [turn(1, long), msgspec.structs.replace(turn(2, "", trace=2), fingerprint="", session_id="")]
+    others = [turn(3, long[:-1]), turn(4, "b"), msgspec.structs.replace(turn(5, ""), fingerprint="", session_id="")]
+    deliver(settings, [*ours, *others])
+    assert exact(read(settings, Query(session_id=long)), settings) == exact(ours, settings)
+
+
 def test_a_window_includes_its_start_and_excludes_its_end(settings: OtelSettings) -> None:
     deliver(settings, [turn(number) for number in range(5)])
     query = Query(start_ns=START + SECOND, end_ns=START + 3 * SECOND)
