@@ -26,6 +26,8 @@ _TOO_LARGE_WORDS: Final = re.compile(
     r"too\s+large|too\s+big|too\s+long|larger\s+than|body\s+(?:size\s+)?limit|size\s+limit|exceed\w*\b.{0,60}\b(?:size|limit|bytes)",
     re.IGNORECASE | re.DOTALL,
 )
+_KEY_TOO_LARGE: Final = re.compile(r"^Key with size \d+ exceeded \d+ limit")
+"""How Jaeger, which makes a key of each attribute for Badger, refuses one that is too long: for ever, yet with 503."""
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
 """What ends a line, commands a terminal, or hides or turns what stands beside it."""
 _WEB_PAGE: Final = re.compile(
@@ -184,6 +186,9 @@ def says_too_large(text: str) -> bool:
 def _outcome_of(status: int, said: str) -> Outcome:
     if status == 400 and says_too_large(said):
         return Outcome.TOO_LARGE
+    if status == 503 and _KEY_TOO_LARGE.match(said):
+        # other spans of the request may be stored; as over gRPC, where it is UNAVAILABLE
+        return Outcome.UNKNOWN
     if status in _OUTCOMES:
         return _OUTCOMES[status]
     # Up to 4xx: not taken, but a wrong address or a gateway is to blame rather than the spans, which must not

@@ -91,6 +91,7 @@ def receipt(
         (501, "", b"", Outcome.RETRY),
         (502, "text/html", b"<h1>Bad Gateway</h1>", Outcome.UNKNOWN),
         (503, "", b"", Outcome.RETRY),
+        (503, "text/plain", b"Key with size 90133 exceeded 65000 limit. Key: 00000000  83 61", Outcome.UNKNOWN),
         (504, "", b"", Outcome.UNKNOWN),
         (520, "", b"", Outcome.UNKNOWN),
         (521, "", b"", Outcome.RETRY),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,12 @@ from tests.examples import examples
 from tests.otel.test_law import deliver, exact, read
 from tests.servers.jaeger import Jaeger, running_jaeger
 from tests.workplace import Workplace, journal_events, restored
-from tracebridge.sink import Query
+from tracebridge.sink import Outcome, Query
 from tracebridge.span import Span
 from tracebridge.testing.strategies import spans
 from tracebridge_otel.configuration import Protocol, Semconv
+from tracebridge_otel.limit import cut_content
+from tracebridge_otel.sink import OtelSink
 
 pytestmark = pytest.mark.real_server
 
@@ -105,6 +108,22 @@ def test_a_session_is_read_without_other_sessions(jaeger: Jaeger) -> None:
     deliver(sink, sent)
     for span in sent:
         assert exact(read(sink, Query(session_id=span.session_id)), sink) == exact([span], sink)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_what_badger_makes_no_key_of_is_told_from_trouble_that_passes_and_fits_under_a_limit(
+    tmp_path: Path, protocol: Protocol
+) -> None:
+    long = msgspec.structs.replace(tool(0, START_NS, "s"), input={"text": "x" * 90_000})
+    with running_jaeger(tmp_path, "badger") as jaeger:
+        settings = jaeger.sink(protocol)
+        with closing(OtelSink.open(settings)) as sink:
+            receipt = sink.deliver(sink.join([sink.encode(long)]))
+        assert (receipt.outcome, "Key with size" in receipt.message) == (Outcome.UNKNOWN, True)
+        limited = msgspec.structs.replace(settings, max_attribute_bytes=64_000)
+        deliver(limited, [long])
+        (found,) = read(limited, Query(session_id="s"))
+    assert found == cut_content(long, 64_000)
 
 
 def test_what_is_not_there_is_nothing_and_no_error(jaeger: Jaeger) -> None:
