@@ -184,14 +184,16 @@ def test_what_is_said_of_the_id_of_a_continued_trace_is_said_to_other_services_a
     assert [sent["traceparent"][-2:] for sent in (by_session, by_opentelemetry)] == [flags] * 2
 
 
-def test_the_id_of_a_trace_that_begins_here_is_said_to_be_random(tracer: Tracer) -> None:
+def test_of_a_trace_that_begins_here_only_the_flag_is_sent_that_every_version_of_the_standard_knows(
+    tracer: Tracer,
+) -> None:
     sent: list[dict[str, str]] = [{}, {}, {}]
     with tracer.trace_session("s") as session:
         session.inject(sent[0])
         with tracer.trace_turn(session), session.tool_call("t"):
             session.inject(sent[1])
             inject(sent[2])
-    assert [headers["traceparent"][-2:] for headers in sent] == ["03"] * 3
+    assert [headers["traceparent"][-2:] for headers in sent] == ["01"] * 3
 
 
 def test_headers_name_the_innermost_span_also_of_a_tool_call_that_was_only_logged(tracer: Tracer) -> None:

@@ -40,7 +40,7 @@ class Place:
         parent_id: str | None,
         trace_flags: str | None = None,
         tracestate: str = "",
-        is_random: bool = True,
+        is_random: bool = False,
     ) -> None:
         self.run = run
         self.turn = turn
@@ -54,7 +54,7 @@ class Place:
         self.tracestate = tracestate
         """What is passed along with the trace, if it came from another service."""
         self.is_random = is_random
-        """Whether the trace's id is known to be random, as all are that begin here."""
+        """Whether the trace came from another service that says that its id is random."""
         self._entered: object = None
         self.enclosing: Place | None = None
         self.is_open = False

@@ -410,7 +410,7 @@ class Session:
             None if parent is None else parent.span_id,
             None if parent is None or parent.is_sampled else NOT_SAMPLED,
             "" if parent is None else parent.tracestate,
-            True if parent is None else parent.is_random,
+            parent is not None and parent.is_random,
         )
         self._open_turns.append(place)
         run.calls.forget_before(run.monotonic_ns() - self._tracer.orphan_after_ns)
