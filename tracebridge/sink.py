@@ -55,9 +55,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What of its spans the backend shows to a query by trace alone, and not to one by session or time: a sentence for
     people, empty where there is no such thing. Whoever knows the traces then asks by them."""
     losses: tuple[Loss, ...] = ()
-    as_sent: Callable[[Span, int], Span] | None = None
+    as_sent: Callable[[Span, int, Span], Span] | None = None
     """What another `mapping_version` of this sink has sent of a span, where some send less of it than others: so what
-    was cut under other settings is foretold, and is no difference. None where all of them send all."""
+    was cut under other settings is no difference. The last is what the backend shows of the span, for where the cut was
+    cannot be foretold of every version. None where all of them send all."""
     billable_units: Callable[[int, int], int] | None = None
     """What the operator of such a backend counts so many traces and so many spans as for the bill, if anything."""
 

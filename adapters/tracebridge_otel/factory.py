@@ -14,7 +14,7 @@ from tracebridge.sink import Capabilities, Loss, Reader, Sink
 from tracebridge.span import Span
 from tracebridge.tracecontext import Propagation
 from tracebridge_otel.configuration import ENVIRONMENT, TRACE_ID, OtelSettings
-from tracebridge_otel.limit import cut_content
+from tracebridge_otel.limit import as_cut, cut_content
 from tracebridge_otel.losses import TIME_IN_MICROSECONDS, content_cut
 from tracebridge_otel.mapping import MAPPING_VERSION
 from tracebridge_otel.openinference import OPENINFERENCE_VERSION
@@ -140,10 +140,12 @@ def _mapping_version(settings: OtelSettings) -> int:
     return MAPPING_VERSION + names + _LIMIT * settings.attribute_limit
 
 
-def _as_sent(span: Span, mapping_version: int) -> Span:
-    """What was sent of a span under another limit."""
-    limit = mapping_version // _LIMIT
-    return cut_content(span, limit) if limit else span
+def _as_sent(span: Span, mapping_version: int, shown: Span) -> Span:
+    """What was sent of a span under another limit, or by another mapping, in whose forms more had room or less."""
+    limit, mapping = divmod(mapping_version, _LIMIT)
+    if not limit:
+        return span
+    return cut_content(span, limit) if mapping % _OPENINFERENCE == MAPPING_VERSION else as_cut(span, shown)
 
 
 def _missing(error: ImportError) -> MissingExtraError:

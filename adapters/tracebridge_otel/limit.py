@@ -30,7 +30,7 @@ SMALLEST: Final = 1_024
 
 _STEPS: Final = 16
 """Lengths are tried in so many parts of the limit. Below the first, texts are too short to say much."""
-_MARK: Final = re.compile(r"…\[cut [1-9][0-9]* bytes\]\Z")
+_MARK: Final = re.compile(r"…\[cut ([1-9][0-9]*) bytes\]\Z")
 _LONGEST_MARK: Final = 40
 _LISTS: Final = ("tool_calls", "tool_definitions")
 
@@ -74,6 +74,17 @@ def cut_content(span: Span, limit: int, attributes: Attributes | None = None) ->
             values = {field: getattr(span, field) for field in fields}
             span = msgspec.structs.replace(span, **_cut(span.kind, attribute, values, limit))
     return span
+
+
+def as_cut(span: Span, shown: Span) -> Span:
+    """Return the span with its content cut as `shown` has it cut, where that is the beginning of just this content."""
+    fields = [field for fields in CARRIED[span.kind].values() for field in fields]
+    cut = {
+        field: getattr(shown, field)
+        for field in fields
+        if _is_cut_of(field, getattr(shown, field), getattr(span, field))
+    }
+    return msgspec.structs.replace(span, **cut) if cut else span
 
 
 def shows_cut(span: Span) -> bool:
@@ -168,6 +179,39 @@ def _beginning(field: str, value: Json, text: str, length: int) -> Json:
         return value
     cut = cut_text(text, length)
     return [cut] if field in _LISTS else cut
+
+
+def _is_cut_of(field: str, cut: Json, whole: Json) -> bool:
+    """Whether a value is what `_cut` may have left of another one, whatever had room."""
+    match cut:
+        case [str(text)] if field in _LISTS and _is_beginning(text, _text(whole)):
+            return True
+        case str() if _is_beginning(cut, _text(whole)):
+            return True
+    pending = [(cut, whole)]
+    for left, right in pending:
+        if type(left) is not type(right):
+            return False
+        if type(left) is dict:
+            if left.keys() != right.keys():
+                return False
+            pending.extend((value, right[key]) for key, value in left.items())
+        elif type(left) is list:
+            if len(left) != len(right):
+                return False
+            pending.extend(zip(left, right, strict=True))
+        elif left != right and not (type(left) is str and _is_beginning(left, right)):
+            return False
+    return True
+
+
+def _is_beginning(cut: str, text: str) -> bool:
+    """Whether a text is the beginning of another one and the mark for the rest of it."""
+    mark = _MARK.search(cut, max(len(cut) - _LONGEST_MARK, 0))
+    if mark is None:
+        return False
+    kept = cut[: mark.start()]
+    return text.startswith(kept) and len(utf8(text)) - len(utf8(kept)) == int(mark[1])
 
 
 def _text(value: Json) -> str:

@@ -17,7 +17,7 @@ from tracebridge.testing.strategies import spans
 from tracebridge_otel.configuration import OtelSettings
 from tracebridge_otel.content import CARRIED
 from tracebridge_otel.factory import sink_type
-from tracebridge_otel.limit import SMALLEST, cut_content, cut_text, is_cut, shows_cut
+from tracebridge_otel.limit import SMALLEST, as_cut, cut_content, cut_text, is_cut, shows_cut
 from tracebridge_otel.mapping import from_wire, to_wire
 from tracebridge_otlp.decoding import decode_traces
 from tracebridge_otlp.wire import WireSpan
@@ -106,6 +106,26 @@ def test_the_cut_is_idempotent_shows_and_touches_nothing_but_content(span: Span,
         assert shows_cut(once)
     else:
         assert same(span, once)
+
+
+@settings(max_examples=examples(40))
+@given(long_spans(), st.sampled_from((SMALLEST, 2_048, 5_000)))
+def test_what_was_cut_anywhere_is_known_as_the_beginning_of_just_this(span: Span, limit: int) -> None:
+    cut = cut_content(span, limit)
+    assert same(as_cut(span, cut), cut)
+    assert same(as_cut(span, span), span)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["abd…[cut 3 bytes]", "abc…[cut 2 bytes]", "abc", "…[cut 7 bytes]", ["abc…[cut 3 bytes]"], {"a": 1}, None],
+    ids=str,
+)
+@pytest.mark.parametrize("whole", ["abcdef", [{"role": "user", "content": "abcdef"}]], ids=str)
+def test_what_is_no_beginning_of_it_is_not_taken_for_its_cut(whole: Json, shown: Json) -> None:
+    span = msgspec.structs.replace(turn(1), input=whole)
+    told = [{"role": "user", "content": shown}] if isinstance(whole, list) else shown
+    assert as_cut(span, msgspec.structs.replace(span, input=told)) == span
 
 
 @given(spans())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from tests.workplace import Workplace, answer_of, sent_requests
 from tracebridge.devserver import DevServer, Tempo
 from tracebridge.journal import layout
 from tracebridge.testing import Fault
+from tracebridge_otel.configuration import OtelSettings
+from tracebridge_otel.factory import sink_type
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,22 @@ def test_a_limit_that_was_raised_makes_no_difference_of_what_was_cut_before(
     verdict = workplace.verdicts()["tempo"]
     assert (verdict["exit_code"], verdict["sessions"], verdict["counts"]) == (0, 11, {})
     assert verdict["losses"].keys() == {"attributes-cut-at-2000-bytes"}, "the earlier cut is as it was foretold"
+
+
+def test_what_an_earlier_mapping_has_cut_elsewhere_is_no_difference(
+    cutting: DevServer, old: Path, tmp_path: Path
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"tempo": sink(cutting) | {"max_attribute_bytes": 1_024}})
+    workplace.backfill(old)
+    cut_at, said = (
+        sink_type.capabilities(OtelSettings(max_attribute_bytes=limit)).mapping_version for limit in (1_024, 2_000)
+    )
+    earlier = [f'"mapping":{version},' for version in (cut_at, said - 1)]
+    with closing(sqlite3.connect(layout.state_file(workplace.trace_dir))) as db, db:
+        assert db.execute("UPDATE rules SET text = replace(text, ?, ?)", earlier).rowcount == 1
+    workplace.configure({"tempo": sink(cutting) | {"max_attribute_bytes": 2_000}})
+    verdict = workplace.verdicts()["tempo"]
+    assert (verdict["exit_code"], verdict["sessions"], verdict["counts"]) == (0, 10, {})
 
 
 def test_what_a_restoration_cannot_bring_back_is_counted_by_the_name_of_the_loss(

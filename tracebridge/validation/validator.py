@@ -371,14 +371,19 @@ class Validator:
 
     def _under_the_rules_sent(self, expected: Expected, observed: list[Span]) -> tuple[list[Span], Earlier]:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
-        sent_with = {id_of(span): span.fingerprint for span in observed if span.fingerprint}
+        shown = {id_of(span): span for span in observed if span.fingerprint}
+        sent_with = {span_id: span.fingerprint for span_id, span in shown.items()}
         under: dict[str, dict[SpanId, _Sent]] = {}
         for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
                 rules = rules_from_text(text)
                 earlier = expected_of(expected.sizes, rules.policy).spans
-                under[fingerprint] = {id_of(span): self._as_sent(span, rules.mapping_version) for span in earlier}
+                under[fingerprint] = {
+                    id_of(span): self._as_sent(span, rules.mapping_version, shown[id_of(span)])
+                    for span in earlier
+                    if sent_with.get(id_of(span)) == fingerprint
+                }
         # what the policy does not keep was sent all the same if it was sent before the policy said so
         wanted = [
             span for span in expected.spans if id_of(span) in sent_with or policies.keeps_span(self._sink.policy, span)
@@ -396,11 +401,11 @@ class Validator:
             is_cut=any(sent.is_cut for sent in otherwise.values()),
         )
 
-    def _as_sent(self, span: Span, mapping_version: int) -> _Sent:
+    def _as_sent(self, span: Span, mapping_version: int, shown: Span) -> _Sent:
         as_sent = self._capabilities.as_sent
         if as_sent is None:
             return _Sent(span, is_cut=False)
-        sent = as_sent(span, mapping_version)
+        sent = as_sent(span, mapping_version, shown)
         return _Sent(sent, is_cut=sent != span)
 
     def _was_cut(self, expected: Expected) -> bool:
