@@ -126,6 +126,22 @@ def test_a_journal_that_was_appended_to_itself_has_nothing_missing(workplace: Wo
     assert shown["losses"]["recorded-more-than-once"] == SPANS
 
 
+def test_copies_that_were_sent_under_an_earlier_policy_are_each_as_they_were_sent(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    record(workplace)
+    journal = workplace.trace_dir / "session-s" / "events.jsonl"
+    journal.write_bytes(journal.read_bytes() * 2)
+    assert workplace.call("ship").returncode == 0
+    narrower = {name: sink | {"policy": {"include_messages": False}} for name, sink in both(devserver).items()}
+    workplace.configure(narrower, delivery="external")
+    verdicts = workplace.verdicts()
+    assert {sink: (verdict["exit_code"], verdict["counts"]) for sink, verdict in verdicts.items()} == {
+        "langfuse": (0, {}),
+        "otel": (0, {}),
+    }
+
+
 def test_what_a_backend_accepted_and_dropped_is_missing(workplace: Workplace, devserver: DevServer) -> None:
     devserver.faults.add(Fault(route=LANGFUSE_ROUTE, drop=True))
     record(workplace)

@@ -373,17 +373,15 @@ class Validator:
         """The expected spans, each under the rules that the backend's copy says it was sent with."""
         shown = {id_of(span): span for span in observed if span.fingerprint}
         sent_with = {span_id: span.fingerprint for span_id, span in shown.items()}
-        under: dict[str, dict[SpanId, _Sent]] = {}
+        under: dict[SpanId, list[_Sent]] = defaultdict(list)
         for fingerprint in set(sent_with.values()) - {self._rules}:
             text = self._state.rules(fingerprint)
             if text is not None:
                 rules = rules_from_text(text)
                 earlier = expected_of(expected.sizes, rules.policy).spans
-                under[fingerprint] = {
-                    id_of(span): self._as_sent(span, rules.mapping_version, shown[id_of(span)])
-                    for span in earlier
-                    if sent_with.get(id_of(span)) == fingerprint
-                }
+                for span in earlier:
+                    if sent_with.get(id_of(span)) == fingerprint:
+                        under[id_of(span)].append(self._as_sent(span, rules.mapping_version, shown[id_of(span)]))
         # what the policy does not keep was sent all the same if it was sent before the policy said so
         wanted = [
             span for span in expected.spans if id_of(span) in sent_with or policies.keeps_span(self._sink.policy, span)
@@ -391,7 +389,9 @@ class Validator:
         as_sent: list[Span] = []
         otherwise: dict[SpanId, _Sent] = {}
         for span in wanted:
-            sent = under.get(sent_with.get(id_of(span), ""), {}).get(id_of(span))
+            # a journal may hold copies of a span, which differ in their places
+            copies = under[id_of(span)]
+            sent = copies.pop(0) if copies else None
             as_sent.append(span if sent is None else sent.span)
             if sent is not None and sent.span != span:
                 otherwise[id_of(span)] = sent
