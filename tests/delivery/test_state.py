@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -312,6 +313,30 @@ def test_what_is_in_flight_and_what_is_open_survive_a_restart(path: Path) -> Non
     assert after.deadlines(target, folder) == {"session-s": 7}
     assert after.problems() == [(path.parent.resolve(), "session-s", 7, "not JSON")]
     after.close()
+    state.close()
+
+
+def test_of_two_numbers_of_the_trace_folder_the_cursor_is_kept_that_has_read_more(path: Path) -> None:
+    trace_dir = path.parent.parent
+    state = State(path)
+    target = state.target("otel", "http://a")
+    folder, other = state.folder(trace_dir), state.folder(trace_dir / "was-here")
+    read = {folder: (10, 40, 70), other: (20, 30)}
+    advances = [
+        Advance(folder=number, session_id=f"session-{n}", cursor=Cursor(offset=offset, ordinal=offset))
+        for number, offsets in read.items()
+        for n, offset in enumerate(offsets)
+    ]
+    state.write_down(target, [], advances, [(other, "session-1", 7, "not JSON")])
+    with closing(sqlite3.connect(path)) as database, database:
+        # as an earlier version left it that had found the trace folder here, too
+        database.execute("UPDATE folder SET path = 'elsewhere' WHERE id = ?", (folder,))
+        database.execute("UPDATE folder SET path = ? WHERE id = ?", (str(trace_dir.resolve()), other))
+    assert state.folder(trace_dir) == folder
+    assert list(state.folders()) == [folder]
+    assert state.positions(target, folder) == {"session-0": 20, "session-1": 40, "session-2": 70}
+    assert state.account(target).read_events == 10 + 40 + 70 + 20 + 30
+    assert state.problems() == [(trace_dir.resolve(), "session-1", 7, "not JSON")]
     state.close()
 
 

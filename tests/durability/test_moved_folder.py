@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.workplace import Workplace, answer_of, both
 from tracebridge.devserver import DevServer
+from tracebridge.journal import layout
 
 
 @pytest.fixture
@@ -44,6 +47,16 @@ def sessions_shown(workplace: Workplace, sink: str) -> Counter[str]:
 def accounts(workplace: Workplace) -> dict[str, dict[str, Any]]:
     told = answer_of(workplace.call("status", "--json"))
     return {sink["name"]: sink["events"] for sink in told["sinks"]}
+
+
+def change_state(workplace: Workplace, *statements: str) -> None:
+    with closing(sqlite3.connect(layout.state_file(workplace.trace_dir))) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+# versions before did not note which folder of the state is the trace folder
+FORGET_WHICH = "DELETE FROM about WHERE name = 'trace folder'"
 
 
 def test_of_a_folder_that_was_moved_nothing_is_sent_again(
@@ -100,3 +113,41 @@ def test_a_dry_run_in_a_folder_that_was_moved_counts_nothing_that_is_delivered(
     old.record("old")
     counted = answer_of(moved.call("backfill", old.trace_dir, "--dry-run", "--json"))
     assert {sink["sink"]: sink["spans"] for sink in counted["sinks"]} == {"langfuse": 4, "otel": 4}
+
+
+def test_of_a_folder_that_was_moved_while_tracebridge_was_upgraded_nothing_is_sent_again(
+    tmp_path: Path, workplace: Workplace, devserver: DevServer
+) -> None:
+    change_state(workplace, FORGET_WHICH)
+    shutil.move(workplace.trace_dir, tmp_path / "elsewhere")
+    moved = in_folder(tmp_path / "there", tmp_path / "elsewhere", devserver)
+    moved.record("after")
+    old = Workplace(tmp_path / "old")
+    old.record("old")
+    counted = answer_of(moved.call("backfill", old.trace_dir, "--dry-run", "--json"))
+    assert {sink["sink"]: sink["spans"] for sink in counted["sinks"]} == {"langfuse": 4, "otel": 4}
+    ship(moved)
+    for sink in ("langfuse", "otel"):
+        assert sessions_shown(moved, sink) == {"before-0": 2, "before-1": 2, "after": 2}
+
+
+def test_a_folder_that_an_earlier_version_knew_by_two_paths_is_one_again(
+    tmp_path: Path, workplace: Workplace, devserver: DevServer
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    change_state(
+        workplace,
+        FORGET_WHICH,
+        f"INSERT INTO folder (id, path) VALUES (2, '{elsewhere.resolve()}')",
+        "UPDATE cursor SET folder = 2 WHERE session = 'session-before-1'",
+    )
+    assert workplace.call("status").returncode == 0
+    shutil.move(workplace.trace_dir, elsewhere)
+    moved = in_folder(tmp_path / "there", elsewhere, devserver)
+    moved.record("after")
+    ship(moved)
+    for sink in ("langfuse", "otel"):
+        assert sessions_shown(moved, sink) == {"before-0": 2, "before-1": 2, "after": 2}
+        account = accounts(moved)[sink]
+        assert (account["written"], account["confirmed"], account["unaccounted"]) == (12, 12, 0)
+    assert moved.call("status").stdout.count("journal ") == 1

@@ -184,19 +184,8 @@ class State:
 
         The trace folder, in which this state lies, keeps its number wherever it is moved, copied or mounted.
         """
-        resolved = path.resolve()
-        name = _name_of(resolved)
-        number = self._trace_folder() if resolved == self._trace_dir else None
-        if number is not None:
-            self._file.db.execute(
-                "UPDATE OR IGNORE folder SET path = ? WHERE id = ? AND path != ?", (name, number, name)
-            )
-            return number
-        self._file.db.execute("INSERT OR IGNORE INTO folder (path, since_ns) VALUES (?, ?)", (name, time.time_ns()))
-        number = self._number("SELECT id FROM folder WHERE path = ?", name)
-        if resolved == self._trace_dir:
-            self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_TRACE_FOLDER, str(number)))
-        return number
+        with self._file.transaction():
+            return self._folder(path.resolve())
 
     def folders(self) -> dict[int, Path]:
         """Every folder that is read, by number."""
@@ -207,11 +196,14 @@ class State:
     def copied_from(self, trace_dir: Path) -> None:
         """This is a copy of the state of a trace folder that lies elsewhere, and is one of the others to it."""
         with self._file.transaction() as db:
-            db.execute(
-                "UPDATE OR IGNORE folder SET path = ? WHERE id = ?",
-                (_name_of(trace_dir.resolve()), self._trace_folder()),
-            )
-            db.execute("DELETE FROM about WHERE name = ?", (_TRACE_FOLDER,))
+            original = self._trace_folder_before()
+            if original is None:
+                return
+            self._move(original, _name_of(trace_dir.resolve()))
+            copy = db.execute(
+                "INSERT INTO folder (path, since_ns) VALUES (?, ?)", (_name_of(self._trace_dir), time.time_ns())
+            ).lastrowid
+            db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_TRACE_FOLDER, str(copy)))
 
     def backfill(self, path: Path, window: Window = ALWAYS) -> int:
         """The number of a folder of which shippers, from now on, read the sessions that began in a window.
@@ -219,12 +211,12 @@ class State:
         What was to be read before still is. So a folder that was to be read as a whole stays whole.
         """
         with self._file.transaction() as db:
-            is_known = db.execute("SELECT 1 FROM folder WHERE path = ?", (_name_of(path.resolve()),)).fetchone()
-            number = self.folder(path)
+            known = self.folders()
+            number = self._folder(path.resolve())
             chosen = self.choices().get(number)
             if window == ALWAYS:
                 db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
-            elif chosen is not None or not is_known:
+            elif chosen is not None or number not in known:
                 encoded = msgspec.json.encode(sorted({window, *(chosen or ())})).decode()
                 db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_CHOSEN}{number}", encoded))
             return number
@@ -232,14 +224,10 @@ class State:
     def forget_folder(self, number: int) -> None:
         """Read a folder no more, and give up what of it was not sent."""
         with self._file.transaction() as db:
-            rows = db.execute("SELECT target, cursor FROM cursor WHERE folder = ?", (number,))
-            for target, encoded in rows.fetchall():
-                cursor = msgspec.msgpack.decode(encoded, type=Cursor)
-                self._count(target, "removed_events", cursor.events_read - len(cursor.checkpoint.opened))
-            for table in ("cursor", "problem", "compared"):
-                db.execute(f"DELETE FROM {table} WHERE folder = ?", (number,))
-            db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
-            db.execute("DELETE FROM folder WHERE id = ?", (number,))
+            rows = db.execute("SELECT target, session, cursor FROM cursor WHERE folder = ?", (number,))
+            for target, session, encoded in rows.fetchall():
+                self._drop_cursor(target, number, session, msgspec.msgpack.decode(encoded, type=Cursor))
+            self._drop_folder(number)
 
     def choices(self) -> dict[int, tuple[Window, ...]]:
         """By folder, the windows in which a session must have begun to be delivered; folders without are left out."""
@@ -563,12 +551,72 @@ class State:
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
 
+    def _folder(self, path: Path) -> int:
+        name = _name_of(path)
+        number = self._trace_folder_before() if path == self._trace_dir else None
+        if number is not None:
+            self._move(number, name)
+        else:
+            self._file.db.execute("INSERT OR IGNORE INTO folder (path, since_ns) VALUES (?, ?)", (name, time.time_ns()))
+            number = self._number("SELECT id FROM folder WHERE path = ?", name)
+        if path == self._trace_dir:
+            self._file.db.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (_TRACE_FOLDER, str(number)))
+        return number
+
     def _trace_folder(self) -> int | None:
         """The number of the folder that this state lies in, if it is known by now."""
         row = self._file.db.execute(
             "SELECT id FROM about JOIN folder ON id = CAST(value AS INTEGER) WHERE name = ?", (_TRACE_FOLDER,)
         ).fetchone()
         return None if row is None else int(row[0])
+
+    def _trace_folder_before(self) -> int | None:
+        """The same, also if it was not noted: a state began with the trace folder, which has moved if it is gone."""
+        noted = self._trace_folder()
+        if noted is not None:
+            return noted
+        paths = self.folders()
+        here = next((number for number, path in paths.items() if path == self._trace_dir), None)
+        return 1 if here is None and 1 in paths and not os.path.isdir(paths[1]) else here
+
+    def _move(self, number: int, name: str | bytes) -> None:
+        """A folder lies at a path, and with it all that was known of another one there: both were one all the time."""
+        if self._file.db.execute("SELECT path FROM folder WHERE id = ?", (number,)).fetchone() == (name,):
+            return
+        same = self._file.db.execute("SELECT id FROM folder WHERE path = ?", (name,)).fetchone()
+        if same is not None:
+            self._merge(same[0], number)
+        self._file.db.execute("UPDATE folder SET path = ? WHERE id = ?", (name, number))
+
+    def _merge(self, number: int, into: int) -> None:
+        """Give what is known of a folder to the other number that it has. Of two cursors the one that has read more."""
+        db = self._file.db
+        rows = db.execute(
+            "SELECT target, folder, session, cursor FROM cursor WHERE folder IN (?, ?)"
+            " ORDER BY position DESC, folder = ? DESC",
+            (number, into, into),
+        ).fetchall()
+        kept = set[tuple[int, str]]()
+        for target, folder, session, encoded in rows:
+            if (target, session) in kept:
+                self._drop_cursor(target, folder, session, msgspec.msgpack.decode(encoded, type=Cursor))
+            kept.add((target, session))
+        for table in ("cursor", "problem", "compared"):
+            db.execute(f"UPDATE OR IGNORE {table} SET folder = ? WHERE folder = ?", (into, number))
+        self._drop_folder(number)
+
+    def _drop_cursor(self, target: int, folder: int, session: str, cursor: Cursor) -> None:
+        """Forget how far a session was read; what of it was sent stays counted."""
+        self._count(target, "removed_events", cursor.events_read - len(cursor.checkpoint.opened))
+        self._file.db.execute(
+            "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?", (target, folder, session)
+        )
+
+    def _drop_folder(self, number: int) -> None:
+        for table in ("cursor", "problem", "compared"):
+            self._file.db.execute(f"DELETE FROM {table} WHERE folder = ?", (number,))
+        self._file.db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
+        self._file.db.execute("DELETE FROM folder WHERE id = ?", (number,))
 
     def _insert(self, target: int, batch: Batch) -> Batch:
         row = self._file.db.execute(
