@@ -316,6 +316,16 @@ def test_what_is_in_flight_and_what_is_open_survive_a_restart(path: Path) -> Non
     state.close()
 
 
+def test_a_broken_line_of_a_folder_that_was_forgotten_meanwhile_is_told_no_more(path: Path) -> None:
+    state = State(path)
+    target, folder = state.target("otel", "http://a"), state.folder(path.parent)
+    state.forget_folder(folder)
+    # the shipper was reading it
+    state.write_down(target, [], [], [(folder, "session-s", 7, "not JSON")])
+    assert state.problems() == []
+    state.close()
+
+
 def test_of_two_numbers_of_the_trace_folder_the_cursor_is_kept_that_has_read_more(path: Path) -> None:
     trace_dir = path.parent.parent
     state = State(path)

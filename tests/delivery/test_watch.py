@@ -164,6 +164,34 @@ def test_a_folder_that_is_added_is_read_too(recording: Recording, watching: Watc
     assert len(watching.read()) == 7
 
 
+def test_a_folder_that_is_forgotten_while_it_is_read_is_no_trouble(
+    recording: Recording, watching: Watching, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        write_session(tmp_path / "old", name)
+    number = watching.state.folder(tmp_path / "old")
+    watching.watch.refresh(FullSpeed())
+    reading = watching.watch.unread()
+    assert next(reading)[0].folder == number
+    watching.state.forget_folder(number)
+    watching.watch.refresh(FullSpeed())
+    assert list(reading) == []
+    assert watching.named() == []
+
+
+def test_a_folder_that_gets_the_number_of_one_that_was_forgotten_is_read(
+    recording: Recording, watching: Watching, tmp_path: Path
+) -> None:
+    watching.state.folder(recording.trace_dir)
+    for name in ("first", "second"):
+        write_session(tmp_path / name, name)
+        number = watching.state.folder(tmp_path / name)
+        assert number == 2
+        assert watching.named() == [f"session-{name}"]
+        watching.read()
+        watching.state.forget_folder(number)
+
+
 def test_what_is_unread_is_counted(recording: Recording, watching: Watching) -> None:
     path = write_session(recording.trace_dir, "s", turns=2)
     watching.named()

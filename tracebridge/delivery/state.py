@@ -547,7 +547,12 @@ class State:
         """Broken journal lines: folder, session id, byte offset, what is wrong; of one session not too many."""
         folders = self.folders()
         rows = self._file.db.execute("SELECT folder, session, offset, problem FROM problem")
-        return sorted((folders[folder], session, offset, problem) for folder, session, offset, problem in rows)
+        return sorted(
+            (folders[folder], session, offset, problem)
+            for folder, session, offset, problem in rows
+            # whoever shipped while a folder was forgotten may have written down one more
+            if folder in folders
+        )
 
     # --- inside a transaction ---------------------------------------------------------------------------------------
 

@@ -79,7 +79,9 @@ class SessionWatch:
         """Learn of sessions that were opened, of folders that were added, and of time that has passed."""
         if time.monotonic() - self._scanned_at > FULL_SCAN_EVERY_S and not self._found:
             self._scanned.clear()
-        self._folders = self._state.folders()
+        folders = self._state.folders()
+        self._forget({number for number, path in self._folders.items() if folders.get(number) != path})
+        self._folders = folders
         portion = Portion.of(self._state, self._target, self._policy)
         self._scanned.difference_update(portion.choice.changed(self._portion.choice))
         if portion.ramp != self._portion.ramp:
@@ -137,6 +139,17 @@ class SessionWatch:
         """How many bytes of the watched sessions were not read yet."""
         growing = sum(max(0, _size_of(stream.path) - stream.offset) for stream in self._growing.values())
         return self._found_bytes + growing
+
+    def _forget(self, folders: set[int]) -> None:
+        """Folders are read no more. Their numbers may be those of others now."""
+        if not folders:
+            return
+        self._scanned -= folders
+        self._known -= folders
+        for key in [key for key in (*self._growing, *self._named) if key.folder in folders]:
+            self._growing.pop(key, None)
+            self._named.pop(key, None)
+        self._found = deque((number, names) for number, names in self._found if number not in folders)
 
     # --- finding ----------------------------------------------------------------------------------------------------
 
@@ -202,8 +215,10 @@ class SessionWatch:
         if key in self._growing:
             return None
         self._waiting.discard(key)
-        path = self._folders[key.folder]
-        journal = Journal(key.folder, path / key.name)
+        if key.folder not in self._folders:
+            # it was forgotten while something in it waited to be given up
+            return None
+        journal = Journal(key.folder, self._folders[key.folder] / key.name)
         if not self._portion.takes(journal):
             return None
         try:
