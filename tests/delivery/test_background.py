@@ -64,6 +64,23 @@ class UnopenableBackend(FileBackend):
         raise RuntimeError("this sink has a defect")
 
 
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise LookupError("its words are in no catalogue")
+
+
+class LateBackend(FileBackend):
+    """Cannot be opened at once, and cannot say why."""
+
+    is_late = True
+
+    def open_sink(self, settings: msgspec.Struct) -> FileSink:
+        if self.is_late:
+            self.is_late = False
+            raise Untellable
+        return super().open_sink(settings)
+
+
 def settings_of(tmp_path: Path, **backends: FileBackend) -> Settings:
     """One sink for each backend, under its name, with a file of its name."""
     trace_dir = tmp_path / "traces"
@@ -98,6 +115,13 @@ def test_a_sink_that_hangs_holds_up_no_other_and_no_flush(tmp_path: Path) -> Non
         assert 0.5 <= elapsed(began) < 0.5 + grace_s()
         assert len(stored(tmp_path / "good")) == SPANS
         assert shipper.pending_by_sink() == {"hanging": EVENTS, "good": 0}
+
+
+def test_a_sink_that_fails_and_cannot_say_why_is_tried_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, late=LateBackend())
+    write_session(settings.trace_dir, "a")
+    with shipping(settings):
+        until(lambda: len(stored(tmp_path / "late")) == SPANS, "the sink has everything")
 
 
 def test_a_sink_that_cannot_be_opened_holds_up_no_other_and_is_told(

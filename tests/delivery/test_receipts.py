@@ -48,6 +48,18 @@ def test_an_exception_is_unknown_with_its_words() -> None:
     assert raised(OSError("it broke")) == Receipt(outcome=Outcome.UNKNOWN, message="OSError: it broke")
 
 
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise LookupError("its words are in no catalogue")
+
+
+def test_what_has_no_words_is_told_by_its_name() -> None:
+    words = "(it cannot be told: LookupError)"
+    assert raised(Untellable()) == Receipt(outcome=Outcome.UNKNOWN, message=f"Untellable: {words}")
+    receipt = Receipt(outcome=Outcome.REJECTED, message=Untellable())  # type: ignore[arg-type]
+    assert given(receipt) == Receipt(outcome=Outcome.REJECTED, message=words)
+
+
 @pytest.mark.parametrize("message", ["half \udc80 of it", None, b"\xff"])
 def test_a_receipt_says_what_can_be_written_down_whatever_the_sink_says(message: str) -> None:
     receipt = given(Receipt(outcome=Outcome.REJECTED, message=message))

@@ -18,6 +18,7 @@ from tracebridge.delivery.detached import DetachedShipper
 from tracebridge.delivery.housekeeping import Housekeeping
 from tracebridge.delivery.lock import shipper_lock
 from tracebridge.delivery.pace import Pace, Turns, Unhurried
+from tracebridge.delivery.receipts import words_of
 from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
 from tracebridge.errors import ForkedError, MissingExtraError, PassingStateError, StateError, TracebridgeError
@@ -306,7 +307,7 @@ class _Lane:
 
     def _failed(self, error: BaseException) -> float:
         """Tell what has happened, once; return for how long to leave the sink alone."""
-        self.trouble = str(error) if isinstance(error, TracebridgeError) else f"{type(error).__name__}: {error}"
+        self.trouble = str(error) if isinstance(error, TracebridgeError) else words_of(error)
         # before anything is told: whoever hears of it may record something that others must ship
         with self._changed:
             self.is_left_to_others = isinstance(error, ForkedError)

@@ -26,14 +26,14 @@ def receipt_of(future: Future[Receipt]) -> Receipt:
         return _unknown(f"the sink gave no Receipt but {type(given).__name__}")
     fields = msgspec.structs.asdict(given)
     try:
-        return msgspec.convert({**fields, "message": writable(str(given.message or ""))}, Receipt)
+        return msgspec.convert({**fields, "message": writable(_text_of(given.message or ""))}, Receipt)
     except msgspec.ValidationError as mistake:
         return _unknown(f"the sink gave a Receipt that means nothing: {mistake}")
 
 
 def words_of(error: BaseException) -> str:
     """What an exception is, and what it says."""
-    return writable(f"{type(error).__name__}: {error}")
+    return writable(f"{type(error).__name__}: {_text_of(error)}")
 
 
 def writable(text: str) -> str:
@@ -41,6 +41,13 @@ def writable(text: str) -> str:
     text = _UNSEEN.sub(" ", text[:_LONGEST]).strip()
     # halves of characters, which no encoding has, become question marks
     return text.encode(errors="replace").decode()
+
+
+def _text_of(given: object) -> str:
+    try:
+        return str(given)
+    except Exception as error:  # the plug-in's
+        return f"(it cannot be told: {type(error).__name__})"
 
 
 def _unknown(message: str) -> Receipt:
