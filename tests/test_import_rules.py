@@ -18,6 +18,7 @@ MODEL = {
     "tracebridge.errors",
     "tracebridge.event",
     "tracebridge.jsonvalue",
+    "tracebridge.line",
     "tracebridge.page",
     "tracebridge.secret",
     "tracebridge.sink",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tracebridge.line import one_line
 from tracebridge.sink import Outcome, Receipt
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -28,8 +29,6 @@ _TOO_LARGE_WORDS: Final = re.compile(
 )
 _KEY_TOO_LARGE: Final = re.compile(r"^Key with size \d+ exceeded \d+ limit")
 """How Jaeger, which makes a key of each attribute for Badger, refuses one that is too long: for ever, yet with 503."""
-_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
-"""What ends a line, commands a terminal, or hides or turns what stands beside it."""
 _WEB_PAGE: Final = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.{0,1000}?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
 )
@@ -174,7 +173,7 @@ def message_in(answer: Answer) -> str:
 
 def shortened(text: str) -> str:
     """Make a text fit for one line of a log."""
-    line = _UNSEEN.sub(" ", text).strip()
+    line = one_line(text)
     return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
 
 

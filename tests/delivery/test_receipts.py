@@ -73,6 +73,7 @@ def test_what_a_sink_says_is_one_line_that_commands_no_terminal_and_is_not_long(
     assert receipt.message.startswith("no 2026-01-01 tracebridge: all is well [2J xxx")
     assert len(receipt.message) <= 1_000
     assert raised(OSError("one\ntwo")).message == "OSError: one two"
+    assert raised(OSError("all\u200f\u061c\u200b is well")).message == "OSError: all  is well"
 
 
 @pytest.mark.parametrize("answer", DEFECTS.values(), ids=list(DEFECTS))

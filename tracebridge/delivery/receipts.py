@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import Future
 from typing import Final
 
 import msgspec
 
+from tracebridge.line import one_line
 from tracebridge.sink import Outcome, Receipt
 
 _LONGEST: Final = 1_000
 """In characters: every dead letter keeps the reason."""
-_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
-"""What ends a line, commands a terminal, or turns what stands beside it."""
 
 
 def receipt_of(future: Future[Receipt]) -> Receipt:
@@ -38,7 +36,7 @@ def words_of(error: BaseException) -> str:
 
 def writable(text: str) -> str:
     """A text as it can be written down, in one line of a log too, whatever a plug-in has put into it."""
-    text = _UNSEEN.sub(" ", text[:_LONGEST]).strip()
+    text = one_line(text[:_LONGEST])
     # halves of characters, which no encoding has, become question marks
     return text.encode(errors="replace").decode()
 
