@@ -18,7 +18,7 @@ import pytest
 
 from tests.waiting import grace_s, until
 from tests.workplace import INGESTION, ROOT, Workplace, both, environment, langfuse
-from tracebridge.delivery.detached import log_file
+from tracebridge.delivery.detached import DetachedShipper, log_file
 from tracebridge.delivery.lingering import IDLE_S
 from tracebridge.delivery.lock import process_lock
 from tracebridge.devserver import DevServer
@@ -310,6 +310,26 @@ def test_a_process_that_ends_while_it_starts_is_told_of_in_the_agent(tmp_path: P
         assert agent.stderr is not None
         assert "could not be started: no process today" in agent.stderr.readline()
         agent.communicate("")
+
+
+def test_a_process_that_has_ended_before_it_is_told_what_to_do_is_told_of_by_its_own_words(
+    tmp_path: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(2, b'no process today\\n')\nos._exit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    start = subprocess.Popen
+
+    def start_and_wait(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = start(*arguments, **options)
+        # without reaping it, which is the shipper's
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_wait)
+    told: list[Exception] = []
+    DetachedShipper(workplace.settings, told.append).start()
+    until(lambda: bool(told), "the end of the process is told")
+    assert [str(error) for error in told] == ["the process that ships could not be started: no process today"]
 
 
 def test_its_log_is_bounded(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -130,8 +131,9 @@ class DetachedShipper:
             BackgroundThread(target=self._attend, args=(process,), name="tracebridge-start").start()
             theirs.close()
             ours.settimeout(_HAND_OVER_S)
-            # a process that has ended already must not cost the agent a SIGPIPE
-            _send(ours, content)
+            # what a process that has ended already had to say, `_attend` tells
+            with suppress(BrokenPipeError, ConnectionResetError):
+                _send(ours, content)
 
     def _attend(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
@@ -146,6 +148,7 @@ class DetachedShipper:
 
 def _send(connection: socket.socket, content: bytes) -> None:
     view = memoryview(content)
+    # a reader that is gone must not cost the agent a SIGPIPE
     while view:
         view = view[connection.send(view, getattr(socket, "MSG_NOSIGNAL", 0)) :]
     # an agent that forks at this moment must not keep the end of the file back
