@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tracebridge.journal import layout
+from tracebridge.journal.log_file import append_lines
 
 
 def write_down(trace_dir: Path, lost: Mapping[str, int]) -> None:
@@ -20,14 +21,10 @@ def write_down(trace_dir: Path, lost: Mapping[str, int]) -> None:
     """
     entry = {"time_ns": time.time_ns(), "pid": os.getpid(), "lost": dict(lost)}
     line = json.dumps(entry).encode() + b"\n"
-    descriptor = os.open(layout.lost_log(trace_dir), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    path = layout.lost_log(trace_dir)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
-        size = os.fstat(descriptor).st_size
-        # on a disk that was full somebody may have written half a line
-        begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
-        # the last newline may be missing: who writes next writes it
-        if os.write(descriptor, begin + line) < len(begin + line) - 1:
-            raise OSError("only a part could be written")
+        append_lines(descriptor, line, path)
     finally:
         os.close(descriptor)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from tracebridge.journal import layout
 from tracebridge.journal.locking import lock
+from tracebridge.journal.log_file import missing_newline
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +66,8 @@ class OpenedLog:
             with self._locked(fcntl.LOCK_SH) as descriptor:
                 size = os.fstat(descriptor).st_size
                 if size:
-                    # whoever was killed, or had no space, has left a half line; else this gives a blank one
-                    begin = b"" if os.pread(descriptor, 1, size - 1) == b"\n" else b"\n"
-                    _write(descriptor, begin + folder_name.encode("ascii") + b"\n")
+                    # of two who end the same half line, one gives a blank one
+                    _write(descriptor, missing_newline(descriptor) + folder_name.encode("ascii") + b"\n")
                     return size > self._large
             with self._locked(fcntl.LOCK_EX) as descriptor:
                 if not os.fstat(descriptor).st_size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.journal import layout
+from tracebridge.journal.log_file import append_lines
 
 
 class Spooled(msgspec.Struct, frozen=True, array_like=True):
@@ -50,12 +50,7 @@ class SpooledLog:
         """
         lines = b"".join(msgspec.json.encode(spooled) + b"\n" for spooled in sessions)
         with self._locked() as descriptor:
-            size = os.fstat(descriptor).st_size
-            # whoever was killed may have left half a line
-            begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
-            # the last newline may be missing: who notes next writes it
-            if os.write(descriptor, begin + lines) < len(begin + lines) - 1:
-                raise OSError(errno.ENOSPC, "only a part could be written", str(self._path))
+            append_lines(descriptor, lines, self._path)
 
     def withdraw(self, noted: Spooled) -> None:
         """Take a note back, because the files stay; what was noted of the session before holds again.
