@@ -16,8 +16,8 @@ from tracebridge.jitter import JITTER
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
 from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
+from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 from tracebridge_otlp.untraced import untraced
 
@@ -99,14 +99,12 @@ class PublicApi:
         self.is_patient = True
         """Whether a rate limit is waited for."""
         self._rate = RequestRate()
-        self._http = httpx.Client(
-            auth=(settings.public_key, secret),
-            headers={"accept": "application/json", "user-agent": "tracebridge"},
-            timeout=settings.timeout,
-            follow_redirects=False,
+        self._http = client_for(
+            settings.host,
             verify=tls_context(Certificates(authority=settings.ca_file)),
-            proxy=proxy_for(settings.host),
-            trust_env=False,
+            timeout=settings.timeout,
+            headers={"accept": "application/json", "user-agent": "tracebridge"},
+            auth=(settings.public_key, secret),
         )
 
     def get(

@@ -13,8 +13,9 @@ from tracebridge.diagnosis import Check
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.server_mode import METRICS_QUERY
 from tracebridge_otlp.answer import Answer, shortened
+from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.reachability import Exchange, ask, client_for, clock_check, reach, said, silence
+from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor
 
 _OLDEST_MAJOR: Final = 4

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -26,13 +25,12 @@ from tracebridge_langfuse.paging import LARGEST_PAGE, PageSize, rows
 from tracebridge_langfuse.rows import Page, Row, page_of
 from tracebridge_langfuse.server_mode import health, missing_route, refuse_legacy_mode, write_mode
 from tracebridge_langfuse.text import plain
+from tracebridge_otlp.address import has_room_in_url
 
 _ROUTE: Final = "v2/observations"
 _NOT_FOUND: Final = 404
-_LONGEST_IN_URL: Final = 4_000
-"""The server takes lines of up to 16 KB, and what stands before it often less than 8."""
 _BEGINNING: Final = 300
-"""So many characters are less than that in any script."""
+"""So many characters have room in a URL in any script."""
 _MODE_IS_KNOWN_FOR_S: Final = 60.0
 """A server is switched to another write mode by starting it anew, which takes about as long."""
 
@@ -86,9 +84,10 @@ class LangfuseReader:
         self._api.is_patient = query.is_patient
         self.server_computed = {}
         wanted = frozenset(query.trace_ids)
+        long_id = _long_session_id(query)
         for conditions in _runs(query):
             for row in self._rows(conditions, query):
-                if not _is_of_session(row, query):
+                if long_id is not None and row.session_id != long_id:
                     continue
                 observation = observation_of(row.fields())
                 span = span_of(observation)
@@ -159,8 +158,12 @@ def _runs(query: Query) -> list[dict[str, str]]:
 
 def _conditions(query: Query) -> dict[str, str]:
     conditions: dict[str, str] = {}
-    if query.session_id is not None:
-        conditions |= _of_session(plain(query.session_id))
+    long_id = _long_session_id(query)
+    if long_id is not None:
+        begins = {"type": "string", "column": "sessionId", "operator": "starts with", "value": long_id[:_BEGINNING]}
+        conditions["filter"] = json.dumps([begins], ensure_ascii=False)
+    elif query.session_id is not None:
+        conditions["sessionId"] = plain(query.session_id)
     # a time that cannot be sent is stored as the nearest that can
     if query.start_ns is not None:
         conditions["fromStartTime"] = milliseconds_text(min(max(query.start_ns, 0), LATEST_NS) // MS)
@@ -171,23 +174,12 @@ def _conditions(query: Query) -> dict[str, str]:
     return conditions
 
 
-def _of_session(session_id: str) -> dict[str, str]:
-    if not _is_too_long(session_id):
-        return {"sessionId": session_id}
-    begins = {"type": "string", "column": "sessionId", "operator": "starts with", "value": session_id[:_BEGINNING]}
-    return {"filter": json.dumps([begins], ensure_ascii=False)}
-
-
-def _is_of_session(row: Row, query: Query) -> bool:
-    """Whether a row is of the session that is asked for, which the server was told in full or by its beginning."""
+def _long_session_id(query: Query) -> str | None:
+    """The session's id, as the server has it, if a URL has room for its beginning only."""
     if query.session_id is None:
-        return True
+        return None
     session_id = plain(query.session_id)
-    return not _is_too_long(session_id) or row.session_id == session_id
-
-
-def _is_too_long(session_id: str) -> bool:
-    return len(session_id) > _BEGINNING and len(quote(session_id)) > _LONGEST_IN_URL
+    return None if has_room_in_url(session_id) else session_id
 
 
 def _is_wanted(span: Span, query: Query, trace_ids: frozenset[str]) -> bool:

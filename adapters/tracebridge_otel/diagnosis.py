@@ -15,8 +15,9 @@ from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otel.sink import OtelSink
 from tracebridge_otlp.answer import Answer
+from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import tls_context
-from tracebridge_otlp.reachability import Exchange, ask, client_for, clock_check, reach, said, silence
+from tracebridge_otlp.reachability import Exchange, ask, clock_check, reach, said, silence
 from tracebridge_otlp.secrecy import Redactor, header_fields
 
 _READER: Final = "reader "

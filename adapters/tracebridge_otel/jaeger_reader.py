@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -18,14 +17,13 @@ from tracebridge_otel.configuration import OtelSettings
 from tracebridge_otel.limit import as_sent
 from tracebridge_otel.query_service import QueryService
 from tracebridge_otel.selection import Window, halves, selected, session_of
+from tracebridge_otlp.address import has_room_in_url
 from tracebridge_otlp.decoding import UndecodableError, decode_traces
 from tracebridge_otlp.wire import WireSpan
 
 _TRACES: Final = "/api/v3/traces"
 _PAGE: Final = 200
 """Traces a search may return. A search that returns as many is repeated in two halves of its window."""
-_LONGEST_IN_URL: Final = 4_000
-"""What stands before a server often takes lines of less than 8 KB."""
 _NS_PER_US: Final = 1_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US: Final = (2**63 - 1) // _NS_PER_US
@@ -98,7 +96,7 @@ class JaegerReader:
         if session_id is not None:
             attributes = msgspec.json.encode({names.SESSION_ID: as_sent(session_id, self._limit)}).decode()
             # else all that there is in this time is looked at
-            if len(quote(attributes)) <= _LONGEST_IN_URL:
+            if has_room_in_url(attributes):
                 parameters["query.attributes"] = attributes
         return self._get(_TRACES, parameters)
 

@@ -53,9 +53,13 @@ def _mark(gone: int) -> str:
     return f"…[cut {gone} bytes]"
 
 
+def _mark_of(text: str) -> re.Match[str] | None:
+    return _MARK.search(text, len(text) - _LONGEST_MARK) if text.endswith(" bytes]") else None
+
+
 def is_cut(text: str) -> bool:
     """Whether a text ends in the mark of `cut_text`."""
-    return text.endswith(" bytes]") and _MARK.search(text, len(text) - _LONGEST_MARK) is not None
+    return _mark_of(text) is not None
 
 
 def as_sent(text: str, limit: int) -> str:
@@ -78,10 +82,9 @@ def cut_content(span: Span, limit: int, attributes: Attributes | None = None) ->
 
 def as_cut(span: Span, shown: Span) -> Span:
     """Return the span with its content cut as `shown` has it cut, where that is the beginning of just this content."""
-    fields = [field for fields in CARRIED[span.kind].values() for field in fields]
     cut = {
         field: getattr(shown, field)
-        for field in fields
+        for field in _carried(span)
         if _is_cut_of(field, getattr(shown, field), getattr(span, field))
     }
     return msgspec.structs.replace(span, **cut) if cut else span
@@ -89,8 +92,7 @@ def as_cut(span: Span, shown: Span) -> Span:
 
 def shows_cut(span: Span) -> bool:
     """Whether a text of the span's content bears the mark."""
-    fields = [field for fields in CARRIED[span.kind].values() for field in fields]
-    return any(is_cut(text) for field in fields for text in _texts(getattr(span, field)))
+    return any(is_cut(text) for field in _carried(span) for text in _texts(getattr(span, field)))
 
 
 def fits(attributes: Attributes, limit: int) -> bool:
@@ -207,7 +209,7 @@ def _is_cut_of(field: str, cut: Json, whole: Json) -> bool:
 
 def _is_beginning(cut: str, text: str) -> bool:
     """Whether a text is the beginning of another one and the mark for the rest of it."""
-    mark = _MARK.search(cut, max(len(cut) - _LONGEST_MARK, 0))
+    mark = _mark_of(cut)
     if mark is None:
         return False
     kept = cut[: mark.start()]
@@ -216,6 +218,11 @@ def _is_beginning(cut: str, text: str) -> bool:
 
 def _text(value: Json) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _carried(span: Span) -> list[str]:
+    """The fields that attributes carry."""
+    return [field for fields in CARRIED[span.kind].values() for field in fields]
 
 
 def _written(span: Span) -> Attributes:

@@ -12,8 +12,8 @@ from tracebridge.errors import BackendError
 from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
 from tracebridge_otlp.answer import shortened
+from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
-from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
 
@@ -31,13 +31,11 @@ class QueryService:
         self._base = settings.url.rstrip("/")
         self._redact = Redactor(headers.values(), settings.url)
         self._timeout_s = settings.timeout
-        self._client = httpx.Client(
-            headers={"user-agent": "tracebridge", **header_fields(headers)},
-            timeout=settings.timeout,
-            follow_redirects=False,
+        self._client = client_for(
+            settings.url,
             verify=tls_context(certificates),
-            proxy=proxy_for(settings.url),
-            trust_env=False,
+            timeout=settings.timeout,
+            headers={"user-agent": "tracebridge", **header_fields(headers)},
         )
 
     @classmethod

@@ -1,8 +1,12 @@
-"""What an address has to be, so that a request can be sent to it."""
+"""What an address has to be, so that a request can be sent to it, and what has room in one."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+_LONGEST_IN_URL: Final = 4_000
+"""Servers take lines of 16 KB and more, and what stands before them often less than 8."""
 
 
 def is_http_url(text: str) -> bool:
@@ -18,3 +22,8 @@ def is_http_url(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def has_room_in_url(text: str) -> bool:
+    """Whether a text may be a parameter of a URL that whatever stands on the way takes."""
+    return len(quote(text)) <= _LONGEST_IN_URL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ import msgspec
 from tracebridge.diagnosis import Check
 from tracebridge.threads import BackgroundThread
 from tracebridge_otlp.answer import Answer, error_words, http_date, message_in, shortened
-from tracebridge_otlp.proxy import proxy_address, proxy_for
+from tracebridge_otlp.proxy import proxy_address
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 
 CLOCK_TOLERANCE_S: Final = 30.0
@@ -82,24 +82,6 @@ def reach(url: str, context: ssl.SSLContext, timeout_s: float, *, authority: str
             yield _tls(connection, host, context, authority, f"{prefix}tls")
         else:
             yield Check(name=f"{prefix}tls", status="skip", found="not asked for: the address begins with http://")
-
-
-def client_for(
-    url: str, *, verify: ssl.SSLContext, timeout: float, headers: Mapping[str, str] | None = None
-) -> httpx.Client:
-    """A client for `ask`, by the same way that spans go to this address.
-
-    Raises:
-        ConfigurationError: the proxy that the environment names cannot be used.
-    """
-    return httpx.Client(
-        verify=verify,
-        timeout=timeout,
-        headers=headers,
-        follow_redirects=False,
-        proxy=proxy_for(url),
-        trust_env=False,
-    )
 
 
 def ask(client: httpx.Client, url: str, redact: Redactor, **request: object) -> Exchange:
