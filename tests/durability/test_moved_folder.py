@@ -39,6 +39,12 @@ def in_folder(folder: Path, trace_dir: Path, devserver: DevServer) -> Workplace:
     return workplace
 
 
+def moved_from(workplace: Workplace, elsewhere: Path, devserver: DevServer) -> Workplace:
+    """The same trace folder at another place, and a configuration that names it there."""
+    shutil.move(workplace.trace_dir, elsewhere)
+    return in_folder(elsewhere.parent / "there", elsewhere, devserver)
+
+
 def sessions_shown(workplace: Workplace, sink: str) -> Counter[str]:
     """How many spans of each session a backend shows, copies included."""
     return Counter(span.session_id for span in workplace.observed(sink))
@@ -62,8 +68,7 @@ FORGET_WHICH = "DELETE FROM about WHERE name = 'trace folder'"
 def test_of_a_folder_that_was_moved_nothing_is_sent_again(
     tmp_path: Path, workplace: Workplace, devserver: DevServer
 ) -> None:
-    shutil.move(workplace.trace_dir, tmp_path / "elsewhere")
-    moved = in_folder(tmp_path / "there", tmp_path / "elsewhere", devserver)
+    moved = moved_from(workplace, tmp_path / "elsewhere", devserver)
     moved.record("after")
     moved.record("before-0")
     ship(moved)
@@ -106,8 +111,7 @@ def test_a_copy_delivers_what_is_recorded_in_it_and_leaves_the_rest_to_the_origi
 def test_a_dry_run_in_a_folder_that_was_moved_counts_nothing_that_is_delivered(
     tmp_path: Path, workplace: Workplace, devserver: DevServer
 ) -> None:
-    shutil.move(workplace.trace_dir, tmp_path / "elsewhere")
-    moved = in_folder(tmp_path / "there", tmp_path / "elsewhere", devserver)
+    moved = moved_from(workplace, tmp_path / "elsewhere", devserver)
     moved.record("after")
     old = Workplace(tmp_path / "old")
     old.record("old")
@@ -119,8 +123,7 @@ def test_of_a_folder_that_was_moved_while_tracebridge_was_upgraded_nothing_is_se
     tmp_path: Path, workplace: Workplace, devserver: DevServer
 ) -> None:
     change_state(workplace, FORGET_WHICH)
-    shutil.move(workplace.trace_dir, tmp_path / "elsewhere")
-    moved = in_folder(tmp_path / "there", tmp_path / "elsewhere", devserver)
+    moved = moved_from(workplace, tmp_path / "elsewhere", devserver)
     moved.record("after")
     old = Workplace(tmp_path / "old")
     old.record("old")
@@ -142,8 +145,7 @@ def test_a_folder_that_an_earlier_version_knew_by_two_paths_is_one_again(
         "UPDATE cursor SET folder = 2 WHERE session = 'session-before-1'",
     )
     assert workplace.call("status").returncode == 0
-    shutil.move(workplace.trace_dir, elsewhere)
-    moved = in_folder(tmp_path / "there", elsewhere, devserver)
+    moved = moved_from(workplace, elsewhere, devserver)
     moved.record("after")
     ship(moved)
     for sink in ("langfuse", "otel"):

@@ -60,14 +60,11 @@ def switch_on(state: State, target: int, *, is_readable: bool) -> None:
     What it has not got another sink may have brought to the same place meanwhile: the same one under another name, or
     by another address. Then a backend that can be read is asked before anything of that is sent.
     """
-    (own,) = (known for known in state.targets() if known.id == target)
+    known = state.targets()
+    (own,) = (one for one in known if one.id == target)
     if not own.off_since_ns:
         return
-    others = [
-        other
-        for other in state.targets()
-        if other != own and (other.sink == own.sink or other.endpoint == own.endpoint)
-    ]
+    others = [other for other in known if other != own and (other.sink == own.sink or other.endpoint == own.endpoint)]
     is_asked = is_readable and any(state.was_shipped_to(other.id) for other in others)
     state.switched_on(target, _unread_ends(state, target) if is_asked else None)
 
