@@ -82,6 +82,10 @@ test-laws: $(INSTALLED) ## Try the laws on five times as many examples as `make 
 servers: $(INSTALLED) ## Build the real servers of the tests, Jaeger and a Collector, into a cache (needs Go 1.26; once)
 	@$(BIN)/python -m tests.servers
 
+.PHONY: test-servers
+test-servers: servers ## Run the tests that need real servers (some of them are slow, too: `make test-slow` runs those)
+	@$(BIN)/python -m pytest -n auto -m "real_server and not slow" $(ARGS)
+
 .PHONY: test-lowest
 test-lowest: $(LOWEST)/.installed ## Run the adapters' tests with the lowest versions that are allowed
 	@$(LOWEST)/bin/python -m pytest -n auto tests/langfuse tests/otel tests/otlp tests/contract tests/coexistence tests/correlation $(ARGS)
