@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.rig import write_session
+from tests.delivery.file_backend import FileBackend
+from tests.delivery.rig import TAILS, Rig, end_with, write_session
 from tracebridge.delivery.backlog import Backlog, Left
 from tracebridge.delivery.state import Advance, Batch, SpanRef, State
 from tracebridge.journal import layout
@@ -41,6 +42,20 @@ def test_what_was_read_is_not_counted(tmp_path: Path, state: State) -> None:
     whole = Advance(folder=1, session_id="session-s", cursor=Cursor(offset=path.stat().st_size))
     state.write_down(1, [], [whole], [])
     assert Backlog(state, 1, Policy()).is_empty()
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_what_is_no_event_at_the_end_is_not_waited_for(tmp_path: Path, tail: bytes) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    end_with(write_session(rig.trace_dir, "s", turns=2), tail)
+    rig.ship()
+    state = rig.state()
+    try:
+        backlog = Backlog(state, 1, Policy())
+        assert backlog.is_empty()
+        assert backlog.left() == Left(0)
+    finally:
+        state.close()
 
 
 def test_what_is_in_flight_is_pending_though_it_was_read(state: State) -> None:

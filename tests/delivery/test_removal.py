@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend
-from tests.delivery.rig import Rig, write_session
+from tests.delivery.rig import TAILS, Rig, end_with, write_session
 from tracebridge.config import Settings
 from tracebridge.delivery.removal import Removal, Removed
 from tracebridge.delivery.switched_off import mark_switched_off, still_owed
@@ -99,6 +99,13 @@ def test_what_is_in_flight_stays(rig: Rig) -> None:
     shipper.round()
     assert reasons(remove(rig)) == {"a": "not all of it is delivered to file"}
     shipper.close()
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_a_session_goes_though_its_writer_died_in_the_middle_of_a_line(rig: Rig, tail: bytes) -> None:
+    end_with(age(write_session(rig.trace_dir, "a")), tail)
+    rig.ship()
+    assert remove(rig).sessions == ["a"]
 
 
 def test_what_is_open_stays(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.delivery.rig import write_session
+from tests.delivery.rig import TAILS, end_with, write_session
 from tests.migration.evidence import compare_all, deliver, state_of, write_sessions
 from tests.workplace import Workplace, environment, langfuse, otel
 from tracebridge.config import load
@@ -216,6 +216,19 @@ def test_a_session_that_is_written_at_this_moment_is_not_in_the_way(workplace: W
     assert names(told) == []
     assert "2 are younger than the newest validation, or open" in workplace.call("migrate", "status", *FEW).stdout
     assert workplace.call("migrate", "advance", *FEW).returncode == 0
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_what_a_writer_left_at_the_end_when_it_died_is_not_in_the_way(
+    tmp_path: Path, devserver: DevServer, tail: bytes
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"langfuse": langfuse(devserver)}, delivery="external")
+    workplace.record("died")
+    end_with(workplace.trace_dir / "session-died" / "events.jsonl", tail)
+    assert workplace.call("ship").returncode == 0
+    for _ in range(2):  # by the second, what was written before the first is not young any more
+        assert workplace.call("validate").returncode == 0
+    assert names(status(workplace, "--min-sessions", "1", "--min-days", "0")) == []
 
 
 def test_a_step_that_somebody_else_made_since_the_configuration_was_read_is_not_made_again(

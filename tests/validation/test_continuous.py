@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend, stored
-from tests.delivery.rig import Rig, write_session
+from tests.delivery.rig import TAILS, Rig, end_with, write_session
 from tests.waiting import until
 from tracebridge.delivery.evidence import Compared, Validation
 from tracebridge.validation import Summary, validator
@@ -121,6 +121,16 @@ def test_what_is_not_delivered_open_or_just_written_is_left_for_later(rig: Rig) 
     with validating(rig):
         until(lambda: len(ended(rig)) >= 2, "it has looked")
     assert compared(rig) == {}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_a_session_with_half_a_line_at_its_end_is_compared_and_once(rig: Rig, tail: bytes) -> None:
+    end_with(old_session(rig, "a"), tail)
+    rig.ship()
+    with validating(rig):
+        until(lambda: len(ended(rig)) >= 3, "it has looked three times")
+    assert set(compared(rig)) == {"session-a"}
+    assert [msgspec.json.decode(one.summary, type=Summary).sessions for one in ended(rig)].count(1) == 1
 
 
 def test_a_sample_is_compared_and_always_the_same(rig: Rig) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, PartialBackend, settings_for, stored
-from tests.delivery.rig import LONG_AGO, Rig, write_session
+from tests.delivery.rig import LONG_AGO, TAILS, Rig, end_with, write_session
 from tests.waiting import grace_s
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
@@ -287,6 +287,29 @@ def test_a_session_that_goes_on_while_it_is_compared_is_named_and_not_blamed(tmp
     assert (verdict.exit_code, verdict.findings) == (2, ())
     ((session_id, reason),) = ((entry.session_id, entry.reason) for entry in verdict.uncompared)
     assert (session_id, "while it was compared" in reason) == ("a", True)
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_what_a_writer_left_at_the_end_when_it_died_hides_no_finding(rig: Rig, tail: bytes) -> None:
+    end_with(write_session(rig.trace_dir, "a"), tail)
+    rig.ship()
+    assert validate(rig).exit_code == 0
+    rewrite(rig, lambda span: None if span.kind == "tool" else span)
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts, verdict.uncompared) == (1, {"missing": 3}, ())
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_a_session_with_half_a_line_at_its_end_is_known_to_be_clean_once_it_was_compared(rig: Rig, tail: bytes) -> None:
+    end_with(write_session(rig.trace_dir, "a"), tail)
+    rig.ship()
+    assert validate(rig).exit_code == 0
+    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
+    try:
+        verdict = validator.validate(Scope(since_last=True))
+    finally:
+        validator.close()
+    assert (verdict.exit_code, verdict.known_clean) == (0, 1)
 
 
 def test_a_journal_that_is_changed_in_its_place_while_it_is_compared_is_not_known_to_be_clean(tmp_path: Path) -> None:

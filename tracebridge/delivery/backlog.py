@@ -16,6 +16,7 @@ from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.state import State
 from tracebridge.delivery.state_file import BUSY_S
 from tracebridge.journal import layout
+from tracebridge.journal.reader import is_read
 from tracebridge.policy import Policy
 
 _LEAST_BUSY_S: Final = 0.05
@@ -61,7 +62,7 @@ class Backlog:
                 size, offset = size_of(events), positions.get(folder.name, 0)
                 if size < offset:
                     offset = 0  # another file has taken the place of the one that was read
-                if size > offset and portion.takes(Journal(number, folder)):
+                if portion.takes(Journal(number, folder)) and not is_read(events, offset, size):
                     yield Unread(events, offset, size)
 
     def left(self, deadline: float | None = None) -> Left:

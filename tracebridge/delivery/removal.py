@@ -23,6 +23,7 @@ from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.errors import BackendError
 from tracebridge.event import Json
 from tracebridge.journal import deletion, layout
+from tracebridge.journal.reader import is_read
 from tracebridge.journal.spooled import SpooledLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import SessionStream, head_of
@@ -82,7 +83,8 @@ class _Owed:
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files; empty if it does not."""
         folder_name = candidate.folder.name
-        if self._positions.get(folder_name, 0) != candidate.size or candidate.session_id in self._in_flight:
+        is_all_read = is_read(layout.events_file(candidate.folder), self._positions.get(folder_name, 0), candidate.size)
+        if not is_all_read or candidate.session_id in self._in_flight:
             return f"not all of it is delivered to {self.name}"
         if folder_name in self._deadlines:
             return f"something of it is still open for {self.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
@@ -25,13 +26,13 @@ class JournalLine(msgspec.Struct, frozen=True, gc=False):
     end: int
     """Byte offset just after the line and its newline."""
     event: Event | None
-    """None when nothing of the line is an event."""
+    """None when nothing of the line is an event, as of a blank one."""
     problem: str = ""
     """What is wrong with the line, if anything: a broken line may still end in a whole event."""
 
 
 def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
-    """Yield the lines of `file` from `offset` on, which must be the start of a line; blank lines are left out.
+    """Yield the lines of `file` from `offset` on, which must be the start of a line.
 
     What follows the last newline is yielded only if it is a whole event: it may still be being written.
     Memory is bounded by the longest line.
@@ -46,11 +47,28 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
             if text.endswith(b"\n"):
                 if text.strip():
                     yield from _parsed(start, end, text)
+                else:
+                    # not left out: whoever reads on from the last line that was read must get past it
+                    yield JournalLine(start, end, None)
                 continue
             # the rest of it may come while this is read, so it is not the beginning of a line that is read on
             yield from (whole for whole in _parsed(start, end, text) if not whole.problem)
             return
         yield JournalLine(start, end, event)
+
+
+def is_read(path: Path, offset: int, size: int) -> bool:
+    """Whether a journal of `size` bytes that was read to `offset` has nothing more to give.
+
+    Half a line at its end, of a writer that died or has not finished, is nothing. What cannot be read may have more.
+    """
+    if offset >= size:
+        return offset == size
+    try:
+        with path.open("rb") as file:
+            return next(read_journal(file, offset), None) is None
+    except OSError:
+        return False
 
 
 def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:

@@ -18,6 +18,7 @@ from tracebridge.delivery.portion import Journal, Portion
 from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
+from tracebridge.journal.reader import is_read
 from tracebridge.threads import BackgroundThread
 from tracebridge.validation.comparison import Comparison
 from tracebridge.validation.sample import is_drawn
@@ -119,7 +120,9 @@ class ContinuousValidation:
                 except FileNotFoundError:
                     continue  # every sink has it, so the spool has deleted it
                 known = compared.get(journal.key)
-                is_delivered = positions.get(folder.name) == status.st_size and folder.name not in opened
+                position = positions.get(folder.name)
+                is_all_read = position is not None and is_read(journal.events, position, status.st_size)
+                is_delivered = is_all_read and folder.name not in opened
                 is_known = known is not None and known.is_current(status.st_size, status.st_mtime_ns, rules)
                 is_at_rest = time.time() - status.st_mtime >= rest_s and session_id not in in_flight
                 if is_delivered and is_at_rest and not is_known and portion.takes(journal):

@@ -35,13 +35,15 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """When the first of the journals was begun to be read."""
     sizes: dict[Journal, int]
     """Bytes of each journal that were read."""
+    ends: dict[Journal, int]
+    """Where each journal ended then: beyond what was read stood no whole line."""
     sources: dict[SpanId, Journal]
     """By span, the journal that it was recorded in."""
 
     @property
     def is_outdated(self) -> bool:
         """Whether something was written since."""
-        return any(journal.size > size for journal, size in self.sizes.items())
+        return any(journal.size > end for journal, end in self.ends.items())
 
     def place(self, span_id: SpanId, span: Span) -> str:
         """Where a span was recorded: the file, and the line of its first event. It reads the file."""
@@ -58,6 +60,7 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
     """
     spans: list[Span] = []
     sizes: dict[Journal, int] = {}
+    ends: dict[Journal, int] = {}
     sources: dict[SpanId, Journal] = {}
     is_closed = True
     narrowing = _CountedNarrowing(policy)
@@ -73,6 +76,7 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
             if sources.setdefault(id_of(span), journal) is journal:
                 spans.append(span)
         sizes[journal] = stream.offset
+        ends[journal] = stream.end
         is_closed = is_closed and stream.is_idle
     return Expected(
         spans=spans,
@@ -81,6 +85,7 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
         narrowed_by=narrowing.settings,
         read_ns=read_ns,
         sizes=sizes,
+        ends=ends,
         sources=sources,
     )
 

@@ -295,7 +295,7 @@ class Validator:
                 session=journal.folder.name,
                 # what is changed in it from then on was not compared
                 compared_ns=expected.read_ns,
-                size=size,
+                size=end,
                 rules=self._rules,
                 spans=comparison.expected,
                 defects=len(comparison.defects),
@@ -303,7 +303,7 @@ class Validator:
                 is_cut=comparison.earlier.is_cut,
                 narrowed_by=expected.narrowed_by,
             )
-            for journal, size in expected.sizes.items()
+            for journal, end in expected.ends.items()
         ]
         return _Outcome(session_id, True, comparison, evidence)
 
