@@ -145,6 +145,19 @@ def test_a_session_that_was_recorded_in_two_files_is_restored_one_after_the_othe
     assert restored_lines(tmp_path / "new", "s") == lines() + later
 
 
+def test_runs_of_a_later_file_are_not_put_into_an_earlier_one_in_which_their_places_are_free(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    runs = [
+        [line | {"timestamp": f"2026-03-0{day}T10:00:00.000Z"} for line in lines(turns=turns, run_id=f"run-{day}")]
+        for day, turns in ((1, 1), (2, 3), (3, 1))
+    ]
+    shelf.send(write_journal(tmp_path / "first", "s", runs[0]))
+    shelf.send(write_journal(tmp_path / "second", "s", runs[1] + runs[2]))
+    told = shelf.restore(tmp_path / "new")
+    assert restored_lines(tmp_path / "new", "s") == [line for run in runs for line in run]
+    assert totals(told) == {"several_files": len(runs[1] + runs[2])}
+
+
 @pytest.mark.parametrize("cut", range(1, len(lines())))
 def test_a_session_whose_file_was_moved_away_in_the_middle_of_a_run_is_restored_one_after_the_other(
     tmp_path: Path, cut: int

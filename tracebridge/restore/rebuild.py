@@ -41,6 +41,15 @@ class _Placed(msgspec.Struct, frozen=True):
         return timestamp_ns(self.event["timestamp"])
 
 
+class _File(msgspec.Struct, kw_only=True):
+    """What is known so far to have stood in one file."""
+
+    last: int
+    """The last place that is taken in it."""
+    taken: set[int]
+    entries: list[_Placed]
+
+
 def rebuild(spans: Sequence[Span], losses: Sequence[Loss], tells_all: Callable[[Span], bool]) -> Rebuilt:
     """Rebuild a session's events; each span is given once.
 
@@ -100,18 +109,21 @@ def _files_of(placed: Iterable[_Placed]) -> list[list[_Placed]]:
     runs: dict[str, list[_Placed]] = {}
     for entry in in_order:
         runs.setdefault(entry.run_id, []).append(entry)
-    files: list[tuple[set[int], list[_Placed]]] = []
+    files: list[_File] = []
     parts = [part for run in runs.values() for part in _parts_of(run)]
     for run in sorted(parts, key=lambda part: min(entry.time_ns for entry in part)):
         places = {entry.ordinal for entry in run}
-        for taken, entries in files:
-            if taken.isdisjoint(places):
-                taken.update(places)
-                entries.extend(run)
-                break
-        else:
-            files.append((places, run))
-    return [sorted(entries, key=lambda entry: entry.ordinal) for _, entries in files]
+        last = max(places)
+        free = [file for file in files if file.taken.isdisjoint(places)]
+        if not free:
+            files.append(_File(last=last, taken=places, entries=run))
+            continue
+        # where it leaves the fewest places empty: behind a file that is too short they are free as well
+        file = min(free, key=lambda file: max(0, last - file.last))
+        file.last = max(file.last, last)
+        file.taken.update(places)
+        file.entries.extend(run)
+    return [sorted(file.entries, key=lambda entry: entry.ordinal) for file in files]
 
 
 def _parts_of(run: Iterable[_Placed]) -> list[list[_Placed]]:
