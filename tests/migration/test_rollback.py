@@ -90,6 +90,23 @@ def stored(workplace: Workplace, sink: str = "langfuse") -> Counter[tuple[str, s
     return Counter((span.trace_id, span.span_id) for span in workplace.observed(sink))
 
 
+def test_a_session_that_the_spool_has_deleted_more_than_once_comes_back_whole_and_clean(workplace: Workplace) -> None:
+    assert workplace.call(*OFF).returncode == 0
+    recorded = []
+    for _ in range(3):
+        workplace.record("entered-again")
+        recorded += journal_events(workplace.trace_dir)["entered-again"]
+        empty(workplace)
+    at_backend = stored(workplace)
+    workplace.call("migrate", "rollback")
+    assert journal_events(workplace.trace_dir)["entered-again"] == recorded
+    assert workplace.call("ship").stdout.startswith("langfuse: nothing new delivered")
+    assert stored(workplace) == at_backend
+    verdict = workplace.verdicts()["langfuse"]
+    assert (verdict["exit_code"], verdict["counts"]) == (0, {})
+    assert verdict["losses"]["recorded-in-several-files"] == 4
+
+
 def test_what_was_deleted_while_jsonl_was_off_comes_back_and_is_not_sent_again(workplace: Workplace) -> None:
     originals = journal_events(workplace.trace_dir)
     before = workplace.config.read_bytes()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tracebridge.sink import Loss
 from tracebridge.span import Edge, Link, Prompt, Span, SpanError
 from tracebridge.validation import compare
-from tracebridge.validation.comparison import COMPARED_FIELDS, COPIED, without_copies
+from tracebridge.validation.comparison import COMPARED_FIELDS, COPIED, SEVERAL_FILES, without_copies, without_moves
 
 MILLISECONDS = Loss(
     name="time-in-milliseconds",
@@ -112,6 +112,41 @@ def test_a_copy_that_the_journal_holds_is_missing_only_if_nothing_that_says_the_
     comparison = without_copies(compare(expected, observed, ()), expected)
     assert ([finding.kind for finding in comparison.findings], comparison.equal) == (kinds, equal)
     assert comparison.losses == ({COPIED: 1} if (equal, len(observed)) == (2, 1) else {})
+
+
+@pytest.mark.parametrize(
+    ("sent_from", "kinds"),
+    [
+        ([0, 2, 4, 6], []),
+        ([0, 2, 0, 2], []),
+        ([0, 0, 2, 0], []),
+        ([2, 0, 4, 6], ["different", "different"]),
+        ([1, 3, 5, 7], ["different"] * 4),
+        ([0, 2, 1, 3], ["different", "different"]),
+    ],
+    ids=["one file", "two files", "three files", "another order", "behind what is not here", "no beginning of a file"],
+)
+def test_a_run_that_was_sent_from_other_files_is_the_same_as_long_as_its_order_is(
+    sent_from: list[int], kinds: list[str]
+) -> None:
+    expected = [recorded(2 * number, number=number) for number in range(4)]
+    observed = [
+        recorded(place, number=number, start_ns=1_770_415_800_123_000_000) for number, place in enumerate(sent_from)
+    ]
+    compared = without_moves(compare(expected, observed, [MILLISECONDS]), expected, observed, [MILLISECONDS])
+    assert [finding.kind for finding in compared.findings] == kinds
+    assert compared.equal == compared.losses.get("time-in-milliseconds", 0) == 4 - len(kinds)
+    elsewhere = sum(2 * number != place for number, place in enumerate(sent_from))
+    assert compared.losses.get(SEVERAL_FILES, 0) == (0 if kinds else elsewhere)
+
+
+def test_what_was_changed_in_a_run_that_was_sent_from_another_file_is_found() -> None:
+    expected = [recorded(2 * number, number=number) for number in range(4)]
+    observed = [recorded(2 * number % 4, number=number) for number in range(3)] + [
+        recorded(2, number=3, output="forged")
+    ]
+    (finding,) = without_moves(compare(expected, observed, ()), expected, observed, ()).findings
+    assert (finding.kind, finding.span_id) == ("different", expected[3].span_id)
 
 
 @pytest.mark.parametrize("field", sorted(OTHER_VALUES))

@@ -28,6 +28,10 @@ COPIED: Final = "recorded-more-than-once"
 """Counted as a loss: a journal holds a copy of a span, as one that was appended to itself does, and the backend shows
 it less often. Some backends merge spans with the same ids, and nothing that was recorded is lost by it."""
 
+SEVERAL_FILES: Final = "recorded-in-several-files"
+"""Counted as a loss: a journal holds one after the other what was sent from several files, as one that a spool has
+deleted more than once and that came back. The events are the same and in the same order; only their places count on."""
+
 SpanId = tuple[str, str]
 
 
@@ -139,6 +143,54 @@ def without_copies(comparison: Comparison, expected: Iterable[Span]) -> Comparis
     return msgspec.structs.replace(
         comparison, findings=findings, equal=comparison.equal + count, losses={**comparison.losses, COPIED: count}
     )
+
+
+def without_moves(
+    comparison: Comparison, expected: Iterable[Span], observed: Iterable[Span], losses: Sequence[Loss]
+) -> Comparison:
+    """Count as equal what differs only in its place, where the run that it is of was sent from another file."""
+    changed = {(found.trace_id, found.span_id) for found in comparison.findings if found.kind == "different"}
+    if not changed:
+        return comparison
+    wanted, shown = _by_id(expected), _by_id(observed)
+    pairs = {
+        span_id: (spans[0], shown[span_id][0])
+        for span_id, spans in wanted.items()
+        if len(spans) == 1 and len(shown.get(span_id, ())) == 1
+    }
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for span, match in pairs.values():
+        for here, there in ((span.opened, match.opened), (span.closed, match.closed)):
+            if here is not None and there is not None:
+                places[span.run_id].append((here.ordinal, there.ordinal))
+    moved_runs = {run_id for run_id, of_run in places.items() if _stand_in_files(of_run)}
+    met = Counter(comparison.losses)
+    moved: set[SpanId] = set()
+    for span_id in changed & pairs.keys():
+        span, match = pairs[span_id]
+        differences, names = _difference(_placeless(span), _placeless(match), losses)
+        if span.run_id in moved_runs and not differences:
+            moved.add(span_id)
+            met.update([*names, SEVERAL_FILES])
+    findings = tuple(found for found in comparison.findings if (found.trace_id, found.span_id) not in moved)
+    return msgspec.structs.replace(
+        comparison, findings=findings, equal=comparison.equal + len(moved), losses=dict(sorted(met.items()))
+    )
+
+
+def _stand_in_files(places: Iterable[tuple[int, int]]) -> bool:
+    """Whether events that stand here in one file stood there in the same order, in one file or several.
+
+    Each of those begins here behind what was seen of the one before, and from there on both count alike.
+    """
+    begins, before = 0, -1
+    for here, there in sorted(places):
+        if here - there != begins:
+            begins = here - there
+            if begins <= before:
+                return False
+        before = here
+    return True
 
 
 def _alike(spans: Sequence[Span]) -> bool:

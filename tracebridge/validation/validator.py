@@ -21,7 +21,15 @@ from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswe
 from tracebridge.journal import layout
 from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
-from tracebridge.validation.comparison import Comparison, Earlier, Finding, SpanId, compare, without_copies
+from tracebridge.validation.comparison import (
+    Comparison,
+    Earlier,
+    Finding,
+    SpanId,
+    compare,
+    without_copies,
+    without_moves,
+)
 from tracebridge.validation.expected import Expected, expected_of, id_of
 from tracebridge.validation.owed import Owed, Owing, owing
 from tracebridge.validation.remedy import remedy
@@ -349,7 +357,9 @@ class Validator:
 
     def _comparison(self, expected: Expected, observed: list[Span]) -> Comparison:
         wanted, earlier = self._under_the_rules_sent(expected, observed)
-        comparison = without_copies(compare(wanted, observed, self._capabilities.losses), wanted)
+        losses = self._capabilities.losses
+        comparison = without_moves(compare(wanted, observed, losses), wanted, observed, losses)
+        comparison = without_copies(comparison, wanted)
         return msgspec.structs.replace(comparison, earlier=earlier)
 
     def _observed(self, session_id: str, expected: Expected) -> list[Span]:
