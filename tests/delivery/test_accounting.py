@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.delivery.file_backend import FileBackend
-from tests.delivery.rig import LONG_AGO, Rig, now, write_session
+from tests.delivery.file_backend import FileBackend, settings_for
+from tests.delivery.rig import LONG_AGO, Rig, now, session_lines, write_session
 from tests.examples import examples
 from tracebridge import Tracer
 from tracebridge.delivery.accounting import Accounting, account_for
@@ -152,6 +152,25 @@ def test_what_was_sent_before_a_policy_was_narrowed_is_not_left_out_as_well(tmp_
     assert (found.written, found.confirmed) == (160, 100)
     assert found.left_out + found.unread == 60
     assert 0 < found.unread < 60
+
+
+def test_what_was_open_when_its_session_was_sampled_out_is_left_out_once_the_file_is_gone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend())
+    journal = write_session(rig.trace_dir, "a", turns=1, end=False)
+    rig.ship()
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(session_lines("a", 1, "search", True, now())[-1] + "\n")
+    state, narrow = rig.state(), Policy(sample_rate=1e-9)
+    before = account_for(state, 1, narrow)
+    assert (before.confirmed, before.open, before.left_out) == (4, 1, 1)
+    removal = Removal(settings_for(rig.trace_dir, rig.backend, rig.file, narrow))
+    try:
+        assert removal.remove_older_than(-1.0).sessions == ["a"]
+    finally:
+        removal.close()
+    found = account_for(state, 1, narrow)
+    state.close()
+    assert (found.written, found.confirmed, found.open, found.left_out, found.unaccounted) == (5, 4, 0, 1, 0)
 
 
 @pytest.mark.parametrize("readable", [True, False])

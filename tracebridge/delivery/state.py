@@ -292,6 +292,9 @@ class State:
                     "DELETE FROM cursor WHERE target = ? AND folder = ? AND session = ?", (target, folder, session)
                 )
                 self._count(target, "removed_events", cursor.events_read)
+                # a sink that waits for an end keeps the file: one that went was sampled out while this was open
+                if cursor.checkpoint.opened:
+                    self._count(target, "left_out_events", len(cursor.checkpoint.opened))
             for table in ("problem", "compared"):
                 db.execute(f"DELETE FROM {table} WHERE folder = ? AND session = ?", (folder, session))
 
