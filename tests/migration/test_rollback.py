@@ -327,6 +327,45 @@ def test_a_sink_that_is_new_since_gets_what_is_back(workplace: Workplace, devser
     assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
 
 
+def test_a_sink_that_was_looked_at_only_and_was_off_gets_what_is_back_once_it_is_on(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    off = otel(devserver, enabled=False)
+    workplace.configure({**dual(devserver), "otel": otel(devserver)}, delivery="external")
+    workplace.call("status")
+    workplace.configure({**dual(devserver), "otel": off}, delivery="external")
+    workplace.call(*OFF)
+    empty(workplace)
+    assert workplace.call("migrate", "rollback").returncode == 0
+    workplace.configure({**dual(devserver), "otel": otel(devserver)}, delivery="external")
+    assert workplace.call("ship").returncode == 0
+    assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
+
+
+@pytest.mark.parametrize("is_raised_before", [True, False], ids=["raised before the rollback", "raised after it"])
+@pytest.mark.parametrize("was_sent", [True, False], ids=["sent under a wider share", "never sent"])
+def test_a_sink_whose_share_left_out_what_went_gets_it_once_the_share_is_raised(
+    workplace: Workplace, devserver: DevServer, was_sent: bool, is_raised_before: bool
+) -> None:
+    def switch(share: float, *, keeps: bool = True) -> None:
+        sinks = {**dual(devserver), "otel": otel(devserver, policy={"sample_rate": share})}
+        sinks["jsonl"]["enabled"] = keeps
+        workplace.configure(sinks, delivery="external")
+
+    switch(1.0 if was_sent else 1e-9)
+    assert workplace.call("ship").returncode == 0
+    switch(1e-9)
+    workplace.call(*OFF)
+    empty(workplace)
+    if is_raised_before:
+        switch(1.0, keeps=False)
+    assert workplace.call("migrate", "rollback").returncode == 0
+    switch(1.0)
+    assert workplace.call("ship").returncode == 0
+    assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
+    assert set(stored(workplace, "otel").values()) == {1}
+
+
 def test_a_file_that_somebody_changed_in_the_same_place_is_not_touched(
     workplace: Workplace, devserver: DevServer
 ) -> None:

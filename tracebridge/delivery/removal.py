@@ -65,6 +65,7 @@ class _Owed:
     """What one sink has got of the trace folder, as the state says at the beginning of a pass."""
 
     def __init__(self, state: State, target: int, folder: int, name: str, policy: Policy, read_back: ReadBack | None):
+        self.target = target
         self.name = name
         self.read_back = read_back
         self.includes_unsampled = policy.include_unsampled
@@ -196,7 +197,8 @@ class Removal:
                 break
             reason = self._reason_to_keep(candidate, owed)
             if not reason and not dry_run:
-                reason = self._remove(candidate)
+                without = [sink.target for sink in owed if isinstance(sink, _Owed) and not sink.concerns(candidate)]
+                reason = self._remove(candidate, without)
             if reason and not layout.events_file(candidate.folder).exists():
                 continue  # another pass has deleted it meanwhile, and counts it
             if reason:
@@ -206,9 +208,10 @@ class Removal:
                 gone_bytes += candidate.size
         return msgspec.structs.replace(result, bytes=gone_bytes)
 
-    def _remove(self, candidate: _Candidate) -> str:
+    def _remove(self, candidate: _Candidate, without: Sequence[int]) -> str:
         """Delete a session's files, which a spool notes before; why they stay, or empty."""
-        noted = None if self._spooled is None else self._spooled.append(candidate.folder.name, candidate.session_id)
+        name, session_id = candidate.folder.name, candidate.session_id
+        noted = None if self._spooled is None else self._spooled.append(name, session_id, without)
         reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
         if reason and noted is not None and self._spooled is not None:
             self._spooled.withdraw(noted)

@@ -23,6 +23,8 @@ class Spooled(msgspec.Struct, frozen=True, array_like=True):
     name: str
     """The name of the session's own folder."""
     session_id: str
+    without: tuple[int, ...] = ()
+    """The backends, by their numbers in the state, that were not to get it, or not all of it, when the files went."""
 
 
 class SpooledLog:
@@ -32,13 +34,13 @@ class SpooledLog:
         """`path` is that of another file in the same form."""
         self._path = path or layout.spooled_log(trace_dir)
 
-    def append(self, name: str, session_id: str) -> Spooled:
+    def append(self, name: str, session_id: str, without: Iterable[int] = ()) -> Spooled:
         """Note a session whose files are about to go; returns the note.
 
         Raises:
             OSError: it cannot be noted, so they must stay.
         """
-        noted = Spooled(time.time_ns(), name, session_id)
+        noted = Spooled(time.time_ns(), name, session_id, tuple(without))
         self.note([noted])
         return noted
 

@@ -141,15 +141,16 @@ def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spool
 
 def _cursor_for(settings: Settings, state: State, target: Target, events: Path, spooled: Spooled) -> Cursor | None:
     """Where a target goes on in a session that is back; None if it gets it from its beginning, as if it were new."""
-    if state.known_since_ns(target.id) > spooled.gone_ns:
+    if state.known_since_ns(target.id) > spooled.gone_ns or not state.was_shipped_to(target.id):
         return None
-    if not target.off_since_ns or target.off_since_ns > spooled.gone_ns:
+    was_on = not target.off_since_ns or target.off_since_ns > spooled.gone_ns
+    if was_on and target.id not in spooled.without:
         # it had taken all of it, and showed it if it can be read, or the session would not have gone
         return _read_to_its_end(events)
     sink = settings.sink(target.sink)
     if sink is None or sink.sink_type is None or sink.settings is None or not sink.capabilities.readable:
         return None
-    # it was switched off, and may have got the session before: once it is on again it is asked before it is sent
+    # it was off, or left the session out, and may have got it before: it is asked before it is sent
     return Cursor(prior_end=events.stat().st_size)
 
 
