@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.delivery.rig import write_session
+from tests.migration.evidence import state_of
 from tests.waiting import until
 from tests.workplace import Workplace, environment, journal_events, langfuse, otel, restored
 from tracebridge.delivery.background import BackgroundShipper
@@ -340,6 +341,29 @@ def test_a_sink_that_was_looked_at_only_and_was_off_gets_what_is_back_once_it_is
     workplace.configure({**dual(devserver), "otel": otel(devserver)}, delivery="external")
     assert workplace.call("ship").returncode == 0
     assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
+
+
+@pytest.mark.parametrize("is_named", [True, False], ids=["off", "not in the file any more"])
+def test_a_sink_that_was_off_is_not_sent_again_what_it_had_before(
+    tmp_path: Path, devserver: DevServer, is_named: bool
+) -> None:
+    workplace = Workplace(tmp_path / "new", {**dual(devserver), "otel": otel(devserver)}, delivery="external")
+    workplace.record("a")
+    assert workplace.call("ship").returncode == 0
+    workplace.configure(dual(devserver) | ({"otel": otel(devserver, enabled=False)} if is_named else {}))
+    with shipping(workplace):
+        until(lambda: bool(off_since(workplace)), "it is known that the sink is off")
+    workplace.call(*OFF)
+    empty(workplace)
+    assert workplace.call("migrate", "rollback").returncode == 0
+    workplace.configure({**dual(devserver), "otel": otel(devserver)}, delivery="external")
+    assert workplace.call("ship").returncode == 0
+    assert set(stored(workplace, "otel").values()) == {1}
+
+
+def off_since(workplace: Workplace) -> int:
+    with state_of(workplace) as state:
+        return max(target.off_since_ns for target in state.targets())
 
 
 @pytest.mark.parametrize("is_raised_before", [True, False], ids=["raised before the rollback", "raised after it"])

@@ -130,7 +130,7 @@ def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spool
         return False
     number = state.folder(settings.trace_dir)
     for target in state.targets():
-        cursor = _cursor_for(settings, state, target, layout.events_file(staged), spooled)
+        cursor = _cursor_for(state, target, layout.events_file(staged), spooled)
         # before the file is there: nobody may find it and take it for new
         if cursor is not None:
             state.write_down(target.id, [], [Advance(folder=number, session_id=staged.name, cursor=cursor)], [])
@@ -139,7 +139,7 @@ def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spool
     return True
 
 
-def _cursor_for(settings: Settings, state: State, target: Target, events: Path, spooled: Spooled) -> Cursor | None:
+def _cursor_for(state: State, target: Target, events: Path, spooled: Spooled) -> Cursor | None:
     """Where a target goes on in a session that is back; None if it gets it from its beginning, as if it were new."""
     if state.known_since_ns(target.id) > spooled.gone_ns or not state.was_shipped_to(target.id):
         return None
@@ -147,10 +147,7 @@ def _cursor_for(settings: Settings, state: State, target: Target, events: Path, 
     if was_on and target.id not in spooled.without:
         # it had taken all of it, and showed it if it can be read, or the session would not have gone
         return _read_to_its_end(events)
-    sink = settings.sink(target.sink)
-    if sink is None or sink.sink_type is None or sink.settings is None or not sink.capabilities.readable:
-        return None
-    # it was off, or left the session out, and may have got it before: it is asked before it is sent
+    # it was off, or left the session out, and may have got it before: if it can be read, it is asked before it is sent
     return Cursor(prior_end=events.stat().st_size)
 
 
