@@ -172,3 +172,10 @@ def test_a_file_that_was_deleted_meanwhile_is_not_made_anew(path: Path, connecti
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         connection.execute("SELECT 1")
     assert not path.exists()
+
+
+def test_of_a_file_that_is_no_database_nothing_is_left_open_also_while_somebody_holds_the_error(path: Path) -> None:
+    path.write_bytes(b"no database at all " * 100)
+    with pytest.raises(sqlite3.DatabaseError) as refused:
+        Connection(path, 0.0)
+    assert open_files_below(path.parent) == [], refused

@@ -139,9 +139,13 @@ class Connection:
                 isolation_level=None,
                 check_same_thread=False,
             )
-        # a power cut may cost the last transactions; a crash costs nothing
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+        try:
+            # a power cut may cost the last transactions; a crash costs nothing
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+        except BaseException:
+            db.close()
+            raise
         return db
 
 
