@@ -22,13 +22,13 @@ help: ## Show this list
 # The first interpreter that runs, is new enough and can make environments. A command of that name may exist and
 # not run (version managers put placeholders on the PATH), so each one is tried.
 define make-environment
-	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
 	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        found=$$python; break; \
 	    fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	    echo "make: no Python 3.11 or newer with its venv module was found (tried: $(or $(PYTHON),python3.11 python3.12 python3.13 python3))." >&2; \
+	    echo "make: no Python 3.11 or newer with its venv module was found (tried: $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3))." >&2; \
 	    echo "      Install one (Debian and Ubuntu: apt-get install python3 python3-venv)," >&2; \
 	    echo "      or name one: make PYTHON=/path/to/python3 ..." >&2; \
 	    exit 1; \
