@@ -26,6 +26,7 @@ from tracebridge.cli import (
     restore,
     ship,
     status,
+    streams,
     validate,
     validations,
 )
@@ -55,6 +56,7 @@ _BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     code = _BROKEN_PIPE
+    streams.prepare()
     try:
         try:
             code = _run(argv)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import json
+import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 Commands = Any
 """argparse keeps the type of what `add_subparsers` returns to itself."""
+
+_BEYOND_ASCII: Final = re.compile("[^\\x00-\\x7f]")
 
 
 def add_command(
@@ -82,4 +87,7 @@ def say(text: str) -> None:
 def print_json(value: object) -> None:
     """Print a value of records and builtins as indented JSON."""
     text = msgspec.json.format(jsonvalue.encode(value), indent=2).decode()
+    if codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8":
+        # programs read JSON as UTF-8, whatever a terminal wants
+        text = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
     sys.stdout.write(text + "\n")
