@@ -75,6 +75,8 @@ def listed(workplace: Workplace) -> dict[str, list]:
     [
         (("--validate-every", "15m"), "is of use with --follow only"),
         (("--follow", "--validate-sample", "5%"), "give that too"),
+        (("--detach",), "is of use with --until-idle only"),
+        (("--follow", "--detach"), "is of use with --until-idle only"),
         (("--follow", "--validate-every", "soon"), "'soon' is no age"),
         (("--follow", "--validate-every", "1m", "--validate-sample", "0"), "'0' is no share"),
         (("--follow", "--validate-every", "1m", "--validate-sample", "200%"), "'200%' is no share"),

@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--validate-every is of use with --follow only: else run `tracebridge validate`")
     if arguments.validate_sample is not None and arguments.validate_every is None:
         arguments.usage_error("--validate-sample says of how much --validate-every compares: give that too")
+    if arguments.detach and not arguments.until_idle:
+        arguments.usage_error("--detach is of use with --until-idle only: it goes on in the background until then")
     settings = settings_of(arguments)
     check_file_system(settings.trace_dir)
     if not settings.enabled_sinks and not arguments.sink:
