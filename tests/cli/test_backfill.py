@@ -433,3 +433,16 @@ def test_only_a_backfilled_folder_can_be_forgotten(run: Run, here: Workplace, ol
     ran = run("--config", here.config, "forget", "--folder", old.parent if which == "another" else here.trace_dir)
     assert ran.code == 2
     assert ("was not backfilled" if which == "another" else "is the trace folder itself") in ran.err
+
+
+def test_of_a_folder_of_folders_those_are_named_that_can_be_forgotten(run: Run, here: Workplace, old: Path) -> None:
+    month = old / "2026-01"
+    month.mkdir()
+    for session in old.glob("session-*"):
+        session.rename(month / session.name)
+    told_of(here, old)
+    ran = run("--config", here.config, "forget", "--folder", old)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{old}: was not backfilled; those below it are remembered by themselves, name one: {month}\n" in ran.err
+    assert run("--config", here.config, "forget", "--folder", old.parent).err.count(str(here.trace_dir)) == 0
+    assert run("--config", here.config, "forget", "--folder", month).code == 0

@@ -72,11 +72,16 @@ def _forget_sink(state: State, settings: Settings, sink: str, endpoint: str | No
 
 def _forget_folder(state: State, settings: Settings, folder: Path) -> None:
     path = folder.resolve()
-    if path == settings.trace_dir.resolve():
+    trace_dir = settings.trace_dir.resolve()
+    if path == trace_dir:
         raise ForgetError(f"{path}: is the trace folder itself")
     found = [number for number, known in state.folders().items() if known == path]
     if not found:
-        raise ForgetError(f"{path}: was not backfilled")
+        below = [
+            str(known) for known in state.folders().values() if path in known.parents and known.resolve() != trace_dir
+        ]
+        hint = f"; those below it are remembered by themselves, name one: {', '.join(below)}" if below else ""
+        raise ForgetError(f"{path}: was not backfilled{hint}")
     for number in found:
         state.forget_folder(number)
     print(f"{path}: forgotten")
