@@ -67,6 +67,28 @@ def test_what_is_no_number_of_seconds_is_refused(run: Run, option: tuple[str, ..
     assert f"argument {option[-1]}: {given!r} is no number of seconds from 0 on" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [
+        (("migrate", "advance", "--min-sessions"), "-1", "is no whole number from 0 on"),
+        (("migrate", "status", "--min-sessions"), "many", "is no whole number from 0 on"),
+        (("migrate", "advance", "--min-days"), "-0.5", "is no number of days from 0 on"),
+        (("migrate", "advance", "--min-days"), "nan", "is no number of days from 0 on"),
+        (("validations", "--last"), "0", "is no whole number from 1 on"),
+        (("validations", "--last"), "-3", "is no whole number from 1 on"),
+        (("validate", "--examples"), "all", "is no whole number from 0 on"),
+        (("validate", "--memory-mb"), "1g", "is no whole number from 0 on"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_number_that_means_nothing_is_refused_in_words(
+    run: Run, option: tuple[str, ...], given: str, words: str
+) -> None:
+    ran = run(*option[:-1], f"{option[-1]}={given}")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"argument {option[-1]}: {given!r} {words}" in ran.err
+
+
 @pytest.mark.parametrize("program", [(sys.executable, "-m", "tracebridge")])
 def test_the_module_is_the_program(program: tuple[str], tmp_path: Path) -> None:
     ran = subprocess.run(

@@ -86,3 +86,12 @@ def test_what_makes_no_sense_is_told(run: Run, arguments: tuple[str, ...], words
     ran = run("ship", *arguments)
     assert ran.code == 2
     assert words in ran.err
+
+
+def test_a_name_that_no_sink_has_or_had_is_no_sink_that_was_never_validated(run: Run, workplace: Workplace) -> None:
+    ran = run("--config", workplace.config, "validations", "--sink", "langfuze")
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no sink called 'langfuze', and there was none (known: langfuse)" in ran.err
+    assert run("--config", workplace.config, "validations", "--sink", "langfuse").out.startswith(
+        "nothing was validated"
+    )

@@ -12,7 +12,7 @@ import msgspec
 
 from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.progress import progress
-from tracebridge.cli.times import as_text, duration, share
+from tracebridge.cli.times import as_text, days, duration, share, whole_number
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         help="agree that a sink leaves more out, e.g. sample_rate, or cuts content by a declared loss",
     )
     parser.add_argument(
-        "--min-sessions", type=int, metavar="N", help="clean sessions; else as agent_trace.migration says"
+        "--min-sessions", type=whole_number, metavar="N", help="clean sessions; else as agent_trace.migration says"
     )
-    parser.add_argument("--min-days", type=float, metavar="DAYS", help="that they span")
+    parser.add_argument("--min-days", type=days, metavar="DAYS", help="that they span")
     parser.add_argument(
         "--fresh",
         type=duration,

@@ -10,6 +10,7 @@ import msgspec
 
 from tracebridge.cli.command import print_json, say, settings_of
 from tracebridge.cli.progress import progress
+from tracebridge.cli.times import whole_number
 from tracebridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"what the engine may use before it goes on to the disk (default: {_DEFAULT_MEMORY_MB})",
     )
     sides.add_argument(
-        "--examples", type=_count, metavar="N", help="findings of each kind that are told (default: 100)"
+        "--examples", type=whole_number, metavar="N", help="findings of each kind that are told (default: 100)"
     )
     sides.add_argument("--save-left", type=Path, metavar="FILE", help="keep what the left side gave, as a spans: side")
     sides.add_argument("--save-right", type=Path, metavar="FILE", help="keep what the right side gave")
@@ -175,14 +176,7 @@ def _for_scripts(verdict: SidesVerdict) -> dict[str, object]:
 
 
 def _megabytes(text: str) -> int:
-    megabytes = int(text)
+    megabytes = whole_number(text)
     if megabytes < 64:
         raise argparse.ArgumentTypeError(f"{text}: no engine works with less than 64 MB")
     return megabytes
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{text}: name a number from 0 on")
-    return count

@@ -1,4 +1,4 @@
-"""Times and shares as the commands print and take them."""
+"""Times, shares and numbers as the commands print and take them."""
 
 from __future__ import annotations
 
@@ -82,4 +82,34 @@ def share(text: str) -> float:
         found = 0.0
     if not 0 < found <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: write 5% or 0.05, above 0 and up to 100%")
+    return found
+
+
+def whole_number(text: str, least: int = 0) -> int:
+    """An argument that is a whole number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or less than `least`.
+    """
+    try:
+        found = int(text)
+    except ValueError:
+        found = least - 1
+    if found < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return found
+
+
+def days(text: str) -> float:
+    """An argument that is a number of days, which may be a fraction.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none; less than none would be asked of nobody.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days from 0 on")
     return found

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
-from tracebridge.cli.times import as_text
+from tracebridge.cli.times import as_text, whole_number
+from tracebridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tracebridge.config import Settings
+    from tracebridge.delivery.state import State
 
 _DESCRIPTION = """\
 Lists the validations of each sink, newest first: when, what they were asked to compare, and what they came to. Those of
@@ -45,7 +51,13 @@ def add_to(commands: Commands) -> None:
     """Describe the command."""
     parser = add_command(commands, "validations", run, "every validation so far", _DESCRIPTION)
     parser.add_argument("--sink", metavar="NAME", help="only of this sink")
-    parser.add_argument("--last", type=int, metavar="N", default=20, help="so many of each sink (default: 20)")
+    parser.add_argument(
+        "--last",
+        type=partial(whole_number, least=1),
+        metavar="N",
+        default=20,
+        help="so many of each sink (default: 20)",
+    )
     parser.add_argument("--json", action="store_true", help="print them as JSON")
 
 
@@ -59,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     listed: list[Listed] = []
     known: list[Known] = []
     try:
+        _check_name(arguments.sink, settings, state)
         for target in state.targets():
             if arguments.sink in (None, target.sink):
                 compared = state.evidence.compared(target.id)
@@ -90,6 +103,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(listed, known)
     return 0
+
+
+def _check_name(name: str | None, settings: Settings, state: State) -> None:
+    """A name with a typing error must not look like a sink that was never validated."""
+    known = dict.fromkeys((*(sink.name for sink in settings.sinks), *(target.sink for target in state.targets())))
+    if name is not None and name not in known:
+        raise ConfigurationError(
+            f"{settings.source}: there is no sink called {name!r}, and there was none (known: "
+            f"{', '.join(known) or 'none'})"
+        )
 
 
 def _print(listed: list[Listed], known: list[Known]) -> None:
