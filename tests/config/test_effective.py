@@ -81,6 +81,17 @@ def test_the_effective_configuration_tells_every_value_and_its_origin(
     )
 
 
+@pytest.mark.parametrize(
+    ("environ", "origin"),
+    [({}, "the default of $RATE"), ({"RATE": ""}, "the default of $RATE"), ({"RATE": "0.5"}, "from $RATE")],
+)
+def test_the_default_of_a_variable_is_told_apart_from_its_value(
+    load_yaml: Load, environ: dict[str, str], origin: str
+) -> None:
+    shown = show(load_yaml("agent_trace:\n  sample_rate: ${RATE:-0.5}", environ))
+    assert f"  sample_rate: 0.5  # line 2, {origin}\n" in shown
+
+
 @given(
     release=st.text(st.characters(codec="utf-8")),
     regions=st.lists(st.text(st.characters(codec="utf-8"))),

@@ -131,6 +131,9 @@ class Conversion:
                 )
             if expansion.variables:
                 names = ", ".join(dict.fromkeys(expansion.variables))
+                if expansion.is_default:
+                    self.origins[path] = f"{origin}, the default of ${names}"
+                    return self._from_text(expansion.text, kind, path, line, f"the default of ${names}", "correct it")
                 self.origins[path] = f"{origin}, from ${names}"
                 return self._from_text(expansion.text, kind, path, line, f"the value of ${names}")
             node = ScalarNode(value=expansion.text, written=node.written, line=node.line)
@@ -187,13 +190,15 @@ class Conversion:
             self.environ[variable], kind, path, None, f"the value of the environment variable {variable}"
         )
 
-    def _from_text(self, text: str, kind: Any, path: str, line: int | None, whose: str) -> Any:
+    def _from_text(
+        self, text: str, kind: Any, path: str, line: int | None, whose: str, remedy: str = "correct the variable"
+    ) -> Any:
         self._from_variables.add(text)
         value = convert(text, kind, strict=False)
         if value is FAILED:
             value = split(text, kind)
         if value is FAILED:
-            return self._unless_tolerant(path, line, f"{whose} is not {expected(kind)}", "correct the variable")
+            return self._unless_tolerant(path, line, f"{whose} is not {expected(kind)}", remedy)
         return self._without_credentials(value, path, line)
 
     def _without_credentials(self, value: Any, path: str, line: int | None) -> Any:

@@ -18,6 +18,8 @@ class Expansion(msgspec.Struct, frozen=True, kw_only=True):
     """The names that the text refers to."""
     missing: tuple[str, ...] = ()
     """Those of them that are not set and have no default."""
+    is_default: bool = False
+    """Whether no variable has given anything, but the defaults that stand in the text itself."""
     malformed: bool = False
     """Whether a `${` starts no reference."""
 
@@ -30,6 +32,7 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
     """Put the values of environment variables into a text, once: what they hold is not expanded again."""
     variables: list[str] = []
     missing: list[str] = []
+    defaulted: list[str] = []
     malformed = False
 
     def replace(match: re.Match[str]) -> str:
@@ -43,10 +46,18 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
         variables.append(name)
         if default is not None:
             # as in a shell, `:-` also replaces a variable that is set to nothing
+            if not environ.get(name):
+                defaulted.append(name)
             return environ.get(name) or default
         if name not in environ:
             missing.append(name)
         return environ.get(name, "")
 
     expanded = _REFERENCE.sub(replace, text)
-    return Expansion(text=expanded, variables=tuple(variables), missing=tuple(missing), malformed=malformed)
+    return Expansion(
+        text=expanded,
+        variables=tuple(variables),
+        missing=tuple(missing),
+        is_default=defaulted == variables,
+        malformed=malformed,
+    )
