@@ -80,6 +80,30 @@ def test_the_devserver_serves_what_its_url_says_and_ends_at_an_interrupt(tmp_pat
     assert (tmp_path / "dev.sqlite").is_file()
 
 
+def test_the_devserver_tells_the_port_of_grpc_that_it_was_left_to_find(tmp_path: Path) -> None:
+    workplace = Workplace(tmp_path / "here")
+    with workplace.start("devserver", "--port", "0", "--grpc-port", "0", stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("development backend at http")
+        told = re.fullmatch(r"OTLP over gRPC at (http://127\.0\.0\.1:\d+)\n", server.stdout.readline())
+        assert told is not None
+        workplace.configure({"otel": {"endpoint": told[1], "protocol": "grpc"}}, delivery="external")
+        workplace.record("s")
+        ran = workplace.run("ship")
+        assert (ran.returncode, ran.stdout) == (0, f"otel: 2 spans of 4 events delivered to {told[1]}\n"), ran.stderr
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=COMMAND_TIMEOUT_S)
+    assert server.returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_is_none_is_told_in_one_line(tmp_path: Path, option: str, port: str) -> None:
+    ran = Workplace(tmp_path / "here").run("devserver", "--port", "0", f"{option}={port}")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert re.fullmatch(rf"tracebridge: .*cannot listen on 127\.0\.0\.1:{port}: .*\n", ran.stderr)
+
+
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path, devserver: DevServer) -> None:
     ran = Workplace(tmp_path / "here").run("devserver", "--port", devserver.url.rpartition(":")[2])
     assert (ran.returncode, ran.stdout) == (2, "")

@@ -53,5 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
             tempo=Tempo(max_attribute_bytes=arguments.tempo_attribute_bytes),
         ),
         ready=lambda url: print(f"development backend at {url}; stop it with Ctrl-C", flush=True),
+        grpc_ready=lambda endpoint: print(f"OTLP over gRPC at http://{endpoint}", flush=True),
     )
     return 0

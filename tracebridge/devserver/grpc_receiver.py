@@ -36,6 +36,7 @@ _CODES: Mapping[int, grpc.StatusCode] = {
     HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
 }
 _WORKERS = 8
+_LAST_PORT = 65_535
 _MAX_MESSAGE = 256 * 1024 * 1024
 
 
@@ -67,11 +68,14 @@ class _TraceService(TraceServiceServicer):
 
 def start_grpc(host: str, port: int, store: Store, faults: Faults, counts: RequestCounts) -> tuple[grpc.Server, int]:
     """Serve OTLP/gRPC in the background; returns the server and its port."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if not 0 <= port <= _LAST_PORT:
+        # gRPC would take what is left of it after a division
+        raise DevServerError(f"OTLP/gRPC cannot listen on {address}: ports end at {_LAST_PORT}; choose another port")
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MAX_MESSAGE)]
     server = grpc.server(ThreadPoolExecutor(_WORKERS, "devserver-grpc"), options=options)
     service = _TraceService(store, faults, counts)
     add_TraceServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:

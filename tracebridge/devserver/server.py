@@ -145,13 +145,19 @@ def serve(
     *,
     faults: Faults | None = None,
     ready: Callable[[str], None] | None = None,
+    grpc_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve in the foreground until Ctrl-C; `ready` is called with the URL once connections are accepted."""
+    """Serve in the foreground until Ctrl-C; `ready` is called with the URL once connections are accepted.
+
+    `grpc_ready` is called after it with `host:port` of OTLP/gRPC, if that was asked for.
+    """
     backend: _Backend | None = None
 
     def started() -> None:
         if ready is not None and backend is not None:
             ready(backend.url)
+        if grpc_ready is not None and backend is not None and backend.grpc_endpoint is not None:
+            grpc_ready(backend.grpc_endpoint)
 
     backend = _Backend(settings or Settings(), faults or Faults(), RequestCounts(), started)
     try:
