@@ -109,3 +109,32 @@ def test_status_says_until_when_a_sink_is_left_alone_and_how_old_its_oldest_even
     told = run("--config", workplace.config, "status").out
     assert f"tried again at {sink['until']}" in told
     assert "oldest" in told
+
+
+def test_status_says_that_a_sink_waits_for_a_backend_that_cannot_be_read(
+    run: Run, tmp_path: Path, devserver: DevServer
+) -> None:
+    workplace = Workplace(tmp_path / "there", {"langfuse": langfuse(devserver)})
+    assert run("--config", workplace.config, "ship").code == 0  # nothing, so that it was idle
+    write_session(tmp_path / "old", "a", turns=1, at="2026-02-06T22:10:00Z")
+    devserver.faults.add(Fault(route="GET *", status=401))
+    assert run("--config", workplace.config, "backfill", tmp_path / "old", "--patience", "0.1").code == 1
+    (sink,) = json.loads(run("--config", workplace.config, "status", "--json").out)["sinks"]
+    assert (sink["state"], "cannot be read: HTTP 401" in sink["detail"]) == ("waiting", True)
+    assert sink["events"]["unread"] == 6
+
+    devserver.faults.clear()
+    assert run("--config", workplace.config, "ship").code == 0
+    (sink,) = json.loads(run("--config", workplace.config, "status", "--json").out)["sinks"]
+    assert (sink["state"], sink["events"]["confirmed"]) == ("idle", 6)
+
+
+def test_a_backend_that_could_not_be_read_for_a_moment_is_no_trouble_once_everything_is_delivered(
+    run: Run, tmp_path: Path, devserver: DevServer
+) -> None:
+    workplace = Workplace(tmp_path / "there", {"langfuse": langfuse(devserver)})
+    write_session(tmp_path / "old", "a", turns=1, at="2026-02-06T22:10:00Z")
+    devserver.faults.add(Fault(route="GET *", status=401, times=1))
+    ran = run("--config", workplace.config, "backfill", tmp_path / "old", "--json")
+    (sink,) = json.loads(ran.out)["sinks"]
+    assert (ran.code, sink["spans"], sink["left"], sink["trouble"]) == (0, 3, 0, "")

@@ -110,9 +110,15 @@ class Prior:
             everything = Query(start_ns=0, end_ns=time.time_ns(), ids_only=True, enough=1, is_patient=False)
             spans = self._read_back.reader().read(everything)
             self._was_empty = next(spans, None) is None
+            self._read_back.worked()
         return frozenset() if self._was_empty else self._shown(session_id, stream)
 
     def _shown(self, session_id: str, stream: SessionStream) -> frozenset[SpanId]:
+        held = self._read(session_id, stream)
+        self._read_back.worked()
+        return held
+
+    def _read(self, session_id: str, stream: SessionStream) -> frozenset[SpanId]:
         if not self._capabilities.hidden_from_search:
             return self._ids(Query(session_id=session_id, ids_only=True, is_patient=False))
         held: set[SpanId] = set()

@@ -20,6 +20,8 @@ class ReadBack:
         self._opened: Reader | None = None
         self._backoff = Backoff()
         self._not_before = 0.0
+        self.trouble = ""
+        """Why the backend could not be read the last time; empty if it could."""
 
     def reader(self) -> Reader:
         """The reader. It is asked for before each reading, which takes a while in which others may work.
@@ -44,10 +46,12 @@ class ReadBack:
 
     def worked(self) -> None:
         """The backend could be read."""
+        self.trouble = ""
         self._backoff.succeeded()
 
     def failed(self, error: BackendError) -> None:
         """The backend could not be read: leave it alone, longer each time, or as long as it asked for."""
+        self.trouble = str(error)
         if isinstance(error, BusyBackendError):
             # its reader stays, for it knows how often the backend may be asked
             self._not_before = time.monotonic() + min(error.retry_after_s, LONGEST_ASKED_S)

@@ -117,7 +117,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """How a sink is doing, as its shipper last wrote it down."""
 
     state: str
-    """`shipping`, `idle`, `backing off` or `paused`."""
+    """`shipping`, `idle`, `backing off`, `paused`, `waiting` for the backend to be read, or `failing`."""
     detail: str
     """Why, in words; empty where there is nothing to say."""
     since_ns: int

@@ -29,7 +29,7 @@ from tracebridge.delivery.health import Health
 from tracebridge.delivery.lookup import find_span
 from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
-from tracebridge.delivery.prior import EVERYTHING, Prior, SpanId
+from tracebridge.delivery.prior import Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.receipts import receipt_of
 from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
@@ -145,7 +145,6 @@ class Shipper:
         )
         self._has_said_so = False
         self._refusals_told: set[str] = set()
-        self._read_back_trouble = ""
         self._looked_for = 0
         self._has_looked = False
         self._look_at = 0.0
@@ -175,6 +174,8 @@ class Shipper:
         is_delivered = not (self._is_waiting() or self._collector.has_skipped)
         if is_delivered and self._has_looked:
             self._health.say("idle", "everything is delivered")
+        elif self._is_held_up_by_reading():
+            self._health.say("waiting", self._read_back.trouble)
         return Round(
             is_done=is_delivered and self._looked_for >= request,
             wait_s=min(self._until_next_look(), self._until_next_reading(), self._until_next_sending()),
@@ -198,7 +199,7 @@ class Shipper:
     def trouble(self) -> str:
         """What keeps the sink from taking something; empty while it works."""
         waiting = len(self._settlement)
-        trouble = self._health.trouble or self._read_back_trouble
+        trouble = self._health.trouble or self._read_back.trouble
         if trouble or not waiting:
             return trouble
         return (
@@ -481,7 +482,7 @@ class Shipper:
         except BackendError as error:
             self._cannot_read_back(error)
         else:
-            self._can_read_back()
+            self._read_back.worked()
             for verdict in settled:
                 self._conclude(verdict)
             self._keep_witnesses()
@@ -526,23 +527,20 @@ class Shipper:
     def _held(self, key: SessionKey, stream: SessionStream) -> Container[SpanId] | None:
         """What the backend holds of a session that this state did not see from its beginning."""
         try:
-            held = self._prior.held(key, stream)
+            return self._prior.held(key, stream)
         except BackendError as error:
             self._cannot_read_back(error)
             return None
-        if held and held is not EVERYTHING:
-            self._can_read_back()
-        return held
 
-    def _can_read_back(self) -> None:
-        self._read_back.worked()
-        self._read_back_trouble = ""
+    def _is_held_up_by_reading(self) -> bool:
+        """Whether all that could be sent waits until the backend tells what it holds."""
+        has_work = self._sending or len(self._outbox) or self._collector.has_more or self._health.is_held_back
+        return bool(self._read_back.trouble) and not has_work
 
     def _cannot_read_back(self, error: BackendError) -> None:
-        self._read_back.failed(error)
-        if self._read_back_trouble != str(error):
+        if self._read_back.trouble != str(error):
             log.warning("sink %s: cannot be read back: %s", self._name, error)
-        self._read_back_trouble = str(error)
+        self._read_back.failed(error)
 
     def _until_next_reading(self) -> float:
         if self._collector.has_skipped:
