@@ -7,6 +7,8 @@ import decimal
 import enum
 import json
 import pathlib
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from types import MappingProxyType
@@ -55,6 +57,39 @@ class Modelled:
 class Array:
     def tolist(self) -> list[float]:
         return [1.0, 2.0]
+
+
+class Moment(datetime.datetime):
+    """As pandas' are: more exact than the type that it is derived from."""
+
+    def isoformat(self, *args: Any, **kwargs: Any) -> str:
+        return super().isoformat(*args, **kwargs) + ".000000001"
+
+
+class Span(datetime.timedelta):
+    pass
+
+
+class Amount(decimal.Decimal):
+    pass
+
+
+class Bytes(bytes):
+    __slots__ = ()
+
+
+class Numbered(uuid.UUID):
+    pass
+
+
+class Scalar:
+    def tolist(self) -> datetime.datetime:
+        return datetime.datetime(2026, 2, 6, 22, 10)
+
+
+class UnrepresentableKey:
+    def __str__(self) -> str:
+        raise ValueError("no")
 
 
 class Unrepresentable:
@@ -118,6 +153,19 @@ FORMS = [
     pytest.param(itself(), {"self": "<cycle: dict>"}, id="cycle"),
     pytest.param(Unrepresentable(), "<Unrepresentable: ValueError when it was recorded>", id="repr that raises"),
     pytest.param(BrokenModel(), "<BrokenModel: RuntimeError when it was recorded>", id="model that raises"),
+    pytest.param(Moment(2026, 2, 6), "2026-02-06T00:00:00.000000001", id="subclass of datetime"),
+    pytest.param(Span(seconds=1.5), "PT1.5S", id="subclass of timedelta"),
+    pytest.param(Amount("1.10"), "1.10", id="subclass of Decimal"),
+    pytest.param(Bytes(b"ab"), "YWI=", id="subclass of bytes"),
+    pytest.param(Numbered(int=1), "00000000-0000-0000-0000-000000000001", id="subclass of UUID"),
+    pytest.param(memoryview(b"a-b-")[::2], "YWI=", id="memoryview with gaps"),
+    pytest.param(Scalar(), "2026-02-06T22:10:00", id="numpy-like time"),
+    pytest.param({Span(seconds=1): 1, "a": 2}, {"PT1S": 1, "a": 2}, id="subclass of timedelta as key"),
+    pytest.param(
+        {UnrepresentableKey(): 1, "a": 2},
+        {"<UnrepresentableKey: ValueError when it was recorded>": 1, "a": 2},
+        id="key whose text raises",
+    ),
     pytest.param(Unrepresentable, repr(Unrepresentable), id="class"),
     pytest.param(len, "<built-in function len>", id="function"),
     pytest.param(range(3), "range(0, 3)", id="range"),
@@ -130,6 +178,29 @@ def test_every_value_has_its_documented_form_on_the_fast_and_on_the_slow_path(va
     assert jsonvalue.plain(value) == form
     # a lone surrogate beside it sends everything down the slow path
     assert json.loads(jsonvalue.encode({"value": value, "slow": "\ud800"}))["value"] == form
+
+
+_EMPTIES = """
+from tracebridge import jsonvalue
+
+class Empties:
+    def __repr__(self):
+        messages.clear()
+        return "emptied"
+
+for _ in range(100):
+    messages = []
+    messages += [Empties() if number == 3 else [f"{number}" * 50] for number in range(400)]
+    line = jsonvalue.encode(messages)
+print(len(jsonvalue.decode(line)))
+"""
+
+
+def test_a_list_that_is_emptied_while_it_is_encoded_does_not_end_the_process() -> None:
+    # as by another thread, which may run whenever Python code does: here that of a `__repr__`
+    done = subprocess.run([sys.executable, "-c", _EMPTIES], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout.strip()) == (0, "400"), done.stderr
 
 
 def test_a_generator_is_not_consumed() -> None:

@@ -44,6 +44,8 @@ MAX_DEPTH: Final = 128
 _LINE_DEPTH: Final = MAX_DEPTH + 1
 _MANY_DIGITS: Final = 10**4300
 _ARRAYS: Final = (list, tuple, set, frozenset, deque)
+_PARTS_OF_TIMEDELTA: Final = (timedelta.days, timedelta.seconds, timedelta.microseconds)
+_NEARER_TO_JSON: Final = (dict, list, int, float, bool, str, bytes, datetime, date, timedelta)
 _TEXTS_OF_MSGSPEC: Final = (datetime, date, time, timedelta, Decimal, UUID, bytes, bytearray, memoryview)
 
 
@@ -156,7 +158,7 @@ def _simpler(value: Any) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, _TEXTS_OF_MSGSPEC):
-        return msgspec.to_builtins(value)
+        return msgspec.to_builtins(_of_known_type(value))
     if isinstance(value, _ARRAYS):
         return list(value)
     if isinstance(value, Mapping):
@@ -173,9 +175,26 @@ def _simpler(value: Any) -> Any:
         if simpler is not None:
             found = simpler()
             # an object that answers to every name, such as a mock, gives something of its own kind
-            if type(found) in (dict, list, int, float, bool, str):
+            if type(found) in _NEARER_TO_JSON:
                 return found
     return repr(value)
+
+
+def _of_known_type(value: Any) -> Any:
+    """Return what msgspec takes in the place of a value of a type that is derived from one of `_TEXTS_OF_MSGSPEC`."""
+    if isinstance(value, memoryview):
+        # which may have gaps
+        return value.tobytes()
+    if type(value) in _TEXTS_OF_MSGSPEC:
+        return value
+    if isinstance(value, bytes | bytearray):
+        return bytes(memoryview(value))
+    if hasattr(value, "isoformat"):
+        # that of pandas tells nanoseconds as well, and what is no time
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return timedelta(*(part.__get__(value) for part in _PARTS_OF_TIMEDELTA))
+    return str(value)
 
 
 def _field_names(value: Any) -> list[str] | None:
@@ -190,13 +209,16 @@ def _field_names(value: Any) -> list[str] | None:
 
 
 def _key(key: object) -> str:
-    if isinstance(key, str):
-        return text(key.value if isinstance(key, Enum) else key)
-    if key is None or key is True or key is False:
-        return {None: "null", True: "true", False: "false"}[key]
-    if isinstance(key, (Enum, *_TEXTS_OF_MSGSPEC)):
-        return text(_simpler(key))
-    return text(key)
+    try:
+        if isinstance(key, str):
+            return text(key.value if isinstance(key, Enum) else key)
+        if key is None or key is True or key is False:
+            return {None: "null", True: "true", False: "false"}[key]
+        if isinstance(key, (Enum, *_TEXTS_OF_MSGSPEC)):
+            return text(_simpler(key))
+        return text(key)
+    except Exception as error:
+        return _unshowable(key, error)
 
 
 def _is_too_deep(value: Json) -> bool:
@@ -223,16 +245,9 @@ def _unshowable(value: object, error: Exception) -> str:
     return f"<{type(value).__name__}: {type(error).__name__} when it was recorded>"
 
 
-def _hook(value: Any) -> Any:
-    if value is None or value is True or value is False:
-        return _key(value)  # msgspec asks for these only where they are keys
-    try:
-        return _simpler(value)
-    except RecursionError:
-        raise
-    except Exception as error:
-        return _unshowable(value, error)
+ENCODER: Final = msgspec.json.Encoder()
+"""Writes the forms of the table, but raises at lone surrogates, cycles, what is too deep for it, and what is no JSON.
 
-
-ENCODER: Final = msgspec.json.Encoder(enc_hook=_hook)
-"""Writes the forms of the table, but raises at lone surrogates, cycles and what is too deep for it."""
+It has no hook for the last: msgspec walks through a list while others may change it, so that Python code which runs in
+the middle (a `__repr__`, and any other thread while it does) would end the process by a segmentation fault.
+"""
