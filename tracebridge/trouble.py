@@ -38,11 +38,9 @@ class Trouble:
             self._counts[kind] = before + count
         if not before:
             # imported here: most processes never need it, and it would be a tenth of the time of the import
-            import logging
+            from tracebridge.log import log
 
-            logging.getLogger("tracebridge").error(
-                "%s: %s. %s. Further trouble of this kind is counted, not logged.", kind, error, consequence
-            )
+            log.error("%s: %s. %s. Further trouble of this kind is counted, not logged.", kind, error, consequence)
         if self._on_error is not None:
             self._on_error(error)
         return kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 import subprocess
@@ -122,6 +123,21 @@ def test_a_sink_that_fails_and_cannot_say_why_is_tried_again(tmp_path: Path) -> 
     write_session(settings.trace_dir, "a")
     with shipping(settings):
         until(lambda: len(stored(tmp_path / "late")) == SPANS, "the sink has everything")
+
+
+def test_a_sink_whose_trouble_the_log_of_the_agent_raises_at_is_tried_again(tmp_path: Path) -> None:
+    def of_the_request(record: logging.LogRecord) -> bool:
+        raise RuntimeError("Working outside of request context")
+
+    settings = settings_of(tmp_path, late=LateBackend())
+    write_session(settings.trace_dir, "a")
+    logger = logging.getLogger("tracebridge")
+    logger.addFilter(of_the_request)
+    try:
+        with shipping(settings):
+            until(lambda: len(stored(tmp_path / "late")) == SPANS, "the sink has everything")
+    finally:
+        logger.removeFilter(of_the_request)
 
 
 def test_a_sink_that_cannot_be_opened_holds_up_no_other_and_is_told(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -17,6 +16,7 @@ from tracebridge.config.mistake import Mistake
 from tracebridge.config.section import SECTION, read
 from tracebridge.config.settings import Settings
 from tracebridge.errors import ConfigurationError
+from tracebridge.log import log
 from tracebridge.registry import Registry, installed
 
 PATH_VARIABLE: Final = "TRACEBRIDGE_CONFIG"
@@ -27,9 +27,6 @@ DEFAULT_FILE: Final = "tracebridge.yaml"
 
 Source = str | PathLike[str] | bytes | Mapping[str, Any] | None
 """A file's path, or its content; a mapping of the same form as the file; or None for the defaults."""
-
-
-log = logging.getLogger("tracebridge")
 
 
 def locate(option: str | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:

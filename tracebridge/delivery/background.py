@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ from tracebridge.delivery.shipper import Shipper
 from tracebridge.delivery.state import State
 from tracebridge.errors import ForkedError, MissingExtraError, PassingStateError, StateError, TracebridgeError
 from tracebridge.journal import layout
+from tracebridge.log import log
 from tracebridge.threads import BackgroundThread
 
 LOCK_RETRY_S: Final = 0.25
@@ -38,8 +38,6 @@ JOIN_S: Final = 0.1
 """How long threads are waited for that were asked to stop, in seconds."""
 STEADY_S: Final = 10.0
 """A sink that was in trouble works again once it has for so long, or has got everything, in seconds."""
-
-log = logging.getLogger("tracebridge")
 
 
 class BackgroundShipper:

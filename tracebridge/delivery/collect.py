@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Container, Iterator
 from typing import Final, NamedTuple
@@ -14,6 +13,7 @@ from tracebridge.delivery.prior import SpanId
 from tracebridge.delivery.receipts import words_of
 from tracebridge.delivery.state import Advance, Batch, SpanRef
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS, SessionKey, SessionWatch
+from tracebridge.log import log
 from tracebridge.policy import Policy, keeps_span
 from tracebridge.session_stream import Problem, SessionStream, Step
 from tracebridge.span import Span
@@ -28,8 +28,6 @@ BYTES_AT_ONCE: Final = 128 << 10
 
 _MOST_SESSIONS: Final = 500
 """How many sessions are read between two transactions: they are held in memory until their cursors are written down."""
-
-log = logging.getLogger("tracebridge")
 
 
 class JournalProblem(NamedTuple):

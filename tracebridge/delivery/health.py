@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
 from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
+from tracebridge.log import log
 
 PAUSED_RECHECK_S: Final = 300.0
 """How long a sink whose credentials were refused is left alone, in seconds."""
 _MOST_WARNINGS: Final = 100
-
-log = logging.getLogger("tracebridge")
 
 
 class Health:

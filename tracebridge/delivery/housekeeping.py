@@ -5,7 +5,6 @@ It names the sinks that are switched off and still owed something, and deletes f
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 import time
@@ -20,6 +19,7 @@ from tracebridge.delivery.switched_off import mark_switched_off, still_owed
 from tracebridge.errors import TracebridgeError
 from tracebridge.journal import layout
 from tracebridge.journal.spooled import SpooledLog
+from tracebridge.log import log
 from tracebridge.threads import BackgroundThread
 
 LONGEST_PAUSE_S: Final = 60.0
@@ -27,8 +27,6 @@ LONGEST_PAUSE_S: Final = 60.0
 _SHORTEST_PAUSE_S: Final = 0.5
 _LOCK_NAME: Final = "_housekeeping.lock"
 """No sink's name begins with an underscore."""
-
-log = logging.getLogger("tracebridge")
 
 
 class Housekeeping:

@@ -6,7 +6,6 @@ is written down before it is acted on: a batch is in flight, together with the c
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Container
@@ -43,6 +42,7 @@ from tracebridge.delivery.switched_off import switch_on
 from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError
 from tracebridge.journal import layout
+from tracebridge.log import log
 from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Outcome, Receipt
 
@@ -57,8 +57,6 @@ LOOK_EVERY_S: Final = 0.5
 SETTLE_EVERY_S: Final = 0.05
 _MOST_REFUSALS: Final = 100
 """How many refusals are told that differ in their words."""
-
-log = logging.getLogger("tracebridge")
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):

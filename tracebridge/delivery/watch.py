@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import OrderedDict, deque
@@ -21,6 +20,7 @@ from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
 from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
+from tracebridge.log import log
 from tracebridge.policy import Policy, untouched_size
 from tracebridge.session_stream import SessionStream
 
@@ -31,8 +31,6 @@ SCAN_AT_ONCE: Final = 100
 """How many sessions a scan looks at between two questions to the state."""
 SETTLE_AT_ONCE: Final = 100
 """How many sessions are asked at a time whether a writer still holds them."""
-
-log = logging.getLogger("tracebridge")
 
 
 class SessionKey(msgspec.Struct, frozen=True, order=True):

@@ -6,7 +6,6 @@ from shipping.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -19,13 +18,12 @@ from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.journal.reader import is_read
+from tracebridge.log import log
 from tracebridge.threads import BackgroundThread
 from tracebridge.validation.comparison import Comparison
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
 from tracebridge.validation.validator import LEAST_PATIENCE_S, Validator
-
-log = logging.getLogger("tracebridge")
 
 
 class ContinuousValidation:
