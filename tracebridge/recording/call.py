@@ -85,7 +85,7 @@ class LlmCall:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._place is not None:
-            self._place.leave()
+            self._place.leave(exception)
         if not self._is_finished:
             data = {"model": self._request["model"], "content": None}
             error = failure_of(exception)
@@ -168,7 +168,7 @@ class ToolCall:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._place is not None:
-            self._place.leave()
+            self._place.leave(exception)
         self.finish(error=failure_of(exception))
 
     async def __aenter__(self) -> ToolCall:

@@ -19,6 +19,8 @@ class Place:
         "_entered",
         "clock",
         "enclosing",
+        "is_abandoned",
+        "is_call",
         "is_open",
         "is_random",
         "parent_id",
@@ -58,13 +60,18 @@ class Place:
         self._entered: object = None
         self.enclosing: Place | None = None
         self.is_open = False
+        self.is_abandoned = False
+        """Whether it was left by a generator that was not read to its end."""
+        self.is_call = False
 
     def inside(self, span_id: str) -> Place:
         """Return the place of a call that is made here."""
-        return Place(
+        place = Place(
             *(self.run, self.turn, self.clock, self.trace_id, span_id, self.span_id),
             *(self.trace_flags, self.tracestate, self.is_random),
         )
+        place.is_call = True
+        return place
 
     def context(self, span_id: str) -> TraceContext:
         """Return a span of this trace as other services are told of it."""
@@ -78,7 +85,10 @@ class Place:
 
     def enter(self) -> None:
         """Make this the innermost place of the current context: that of a thread or an asyncio task."""
-        self.enclosing = INNERMOST.get()
+        enclosing = INNERMOST.get()
+        while enclosing is not None and enclosing.is_abandoned:
+            enclosing = enclosing.enclosing
+        self.enclosing = enclosing
         self.is_open = True
         INNERMOST.set(self)
 
@@ -89,15 +99,36 @@ class Place:
         if propagation is not None:
             self._entered = propagation.enter(self.context(self.span_id))
 
-    def leave(self) -> None:
-        """Make the enclosing place the innermost one again."""
+    def leave(self, exception: BaseException | None = None) -> None:
+        """Make the enclosing place the innermost one again; `exception` is what the block was left by."""
         self.is_open = False
+        self.is_abandoned = isinstance(exception, GeneratorExit)
         propagation = self.run.propagation
         if propagation is not None:
             propagation.leave(self._entered)
-        # an async generator may leave its block in another context, which has a place of its own
-        if INNERMOST.get() is self:
+        innermost = INNERMOST.get()
+        if innermost is self:
             INNERMOST.set(self.enclosing)
+        elif innermost is not None:
+            self._leave_from_below(innermost)
+
+    def _leave_from_below(self, innermost: Place) -> None:
+        """Leave, while places that were entered later are the inner ones here: those of generators, as a rule."""
+        later: list[Place] = []
+        place: Place | None = innermost
+        while place is not None and place is not self:
+            later.append(place)
+            place = place.enclosing
+        if place is None:
+            # an async generator may leave its block in another context, which has a place of its own
+            return
+        # a generator that was not read to its end stays in its block; with a turn, all that was begun in it is over
+        outer = self.enclosing
+        for place in reversed(later):
+            if place.is_open and (self.is_call or place.run is not self.run):
+                place.enclosing = outer
+                outer = place
+        INNERMOST.set(outer)
 
 
 INNERMOST: ContextVar[Place | None] = ContextVar("tracebridge_place", default=None)

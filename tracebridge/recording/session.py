@@ -112,7 +112,7 @@ class Session:
             return
         try:
             place = INNERMOST.get()
-            if place is None or place.run is not run or not place.turn:
+            if place is None or place.run is not run or not place.turn or place.is_abandoned:
                 place = self.here(run)
             now_ns = run.monotonic_ns()
             span_id = run.new_span_id()
@@ -160,7 +160,7 @@ class Session:
             return
         try:
             place = INNERMOST.get()
-            if place is None or place.run is not run or not place.turn:
+            if place is None or place.run is not run or not place.turn or place.is_abandoned:
                 place = self.here(run)
             now_ns = run.monotonic_ns()
             took_ms: float | None = None
@@ -195,7 +195,7 @@ class Session:
             return
         try:
             place = INNERMOST.get()
-            if place is None or place.run is not run or not place.turn:
+            if place is None or place.run is not run or not place.turn or place.is_abandoned:
                 place = self.here(run)
             now_ns = run.monotonic_ns()
             span_id = run.new_span_id()
@@ -235,7 +235,7 @@ class Session:
             return
         try:
             place = INNERMOST.get()
-            if place is None or place.run is not run or not place.turn:
+            if place is None or place.run is not run or not place.turn or place.is_abandoned:
                 place = self.here(run)
             now_ns = run.monotonic_ns()
             took_ms: float | None = None
@@ -382,7 +382,7 @@ class Session:
     def here(self, run: Run) -> Place:
         """Return the place that what happens now belongs to."""
         place = INNERMOST.get()
-        while place is not None and place.run is not run:
+        while place is not None and (place.run is not run or place.is_abandoned):
             place = place.enclosing
         if place is not None and place.turn:
             return place
@@ -452,7 +452,7 @@ class Session:
         self._write_metadata(run, {**self._attributes})
 
     def _end(self, run: Run, exception: BaseException | None) -> None:
-        self._place.leave()
+        self._place.leave(exception)
         self._is_over = True
         error = failure_of(exception)
         if error is not None:

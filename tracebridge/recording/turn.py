@@ -99,7 +99,7 @@ class Turn:
         run.record(TURN_START, data, place, place.span_id, place.parent_id, now_ns)
 
     def _end(self, place: Place, exception: BaseException | None) -> None:
-        place.leave()
+        place.leave(exception)
         self.session.close_turn(place)
         now_ns = place.run.monotonic_ns()
         data = {"output": self.output}
