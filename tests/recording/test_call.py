@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.recording.rig import Recording
+from tracebridge import LlmCall, ToolCall
 
 
 @pytest.fixture
@@ -139,6 +141,38 @@ def test_what_happens_inside_a_call_is_a_part_of_it(recording: Recording) -> Non
     inside, after = recording.of_type("thinking")
     assert inside["parent_id"] == recording.only("tool.call")["span_id"]
     assert after["parent_id"] == recording.only("turn.start")["span_id"]
+
+
+def test_a_call_that_is_tried_again_is_another_call(recording: Recording) -> None:
+    def attempt(call: LlmCall | ToolCall, number: int) -> None:
+        with call:
+            if number < 2:
+                raise ConnectionError(number)
+            call.finish("answer")
+
+    with recording.session() as session:
+        for call in (session.llm_call("m"), session.tool_call("t")):
+            for number in range(3):
+                with suppress(ConnectionError):
+                    attempt(call, number)
+    for opening, closing, entry in (("llm.request", "llm.response", "content"), ("tool.call", "tool.result", "result")):
+        assert [event["span_id"] for event in recording.of_type(closing)] == [
+            event["span_id"] for event in recording.of_type(opening)
+        ]
+        assert [event["data"][entry] for event in recording.of_type(closing)] == [None, None, "answer"]
+
+
+def test_a_call_that_is_entered_again_while_it_is_open_goes_on(recording: Recording) -> None:
+    with recording.session() as session, recording.turn(session):
+        with session.tool_call("t") as call:
+            with call:
+                session.log_thinking("inside")
+            session.log_thinking("after")
+            call.finish("done")
+        session.log_thinking("outside")
+    assert recording.only("tool.result")["data"]["result"] == "done"
+    tool, turn = recording.only("tool.call")["span_id"], recording.only("turn.start")["span_id"]
+    assert [event["parent_id"] for event in recording.of_type("thinking")] == [tool, tool, turn]
 
 
 def test_a_call_that_is_finished_without_a_block_is_recorded(recording: Recording) -> None:

@@ -18,9 +18,10 @@ class LlmCall:
     """One call of a model. It begins with the block, and ends with `finish`, or else with the block.
 
     An exception that leaves the block before `finish` is recorded as the call's error, and goes on untouched.
+    A block that is entered again after it was left, as by a loop that tries again, is another call.
     """
 
-    __slots__ = ("_first_token_ns", "_is_finished", "_place", "_request", "_session", "_started_ns")
+    __slots__ = ("_first_token_ns", "_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session
@@ -29,6 +30,7 @@ class LlmCall:
         self._started_ns = 0
         self._first_token_ns = 0
         self._is_finished = False
+        self._inner_entries = 0
 
     def first_token(self) -> None:
         """Note that the first token of the answer has arrived. Only the first call counts."""
@@ -53,7 +55,7 @@ class LlmCall:
         duration_ms: Any = None,
         **extra: Any,
     ) -> None:
-        """Record the answer, at once. Only the first call counts.
+        """Record the answer, at once. Only the first `finish` of a block counts.
 
         Args:
             content: the text, or the content blocks, of the answer.
@@ -76,6 +78,12 @@ class LlmCall:
         self._close(llm_response(model, content, tokens, thinking, tool_calls, cost, extra), duration_ms)
 
     def __enter__(self) -> LlmCall:
+        if self._place is not None and self._place.is_open:
+            # the call goes on, as a turn does
+            self._inner_entries += 1
+            return self
+        self._is_finished = False
+        self._first_token_ns = 0
         self._open()
         if self._place is not None:
             self._place.enter_and_propagate()
@@ -84,6 +92,9 @@ class LlmCall:
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._inner_entries:
+            self._inner_entries -= 1
+            return
         if self._place is not None:
             self._place.leave(exception)
         if not self._is_finished:
@@ -120,9 +131,10 @@ class ToolCall:
 
     An exception that leaves the block before `finish` is recorded as the call's error, and goes on untouched.
     A block that ends without either has succeeded, with no result.
+    One that is entered again after it was left, as by a loop that tries again, is another call.
     """
 
-    __slots__ = ("_is_finished", "_place", "_request", "_session", "_started_ns")
+    __slots__ = ("_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session
@@ -130,6 +142,7 @@ class ToolCall:
         self._place: Place | None = None
         self._started_ns = 0
         self._is_finished = False
+        self._inner_entries = 0
 
     def finish(
         self,
@@ -140,7 +153,7 @@ class ToolCall:
         duration_ms: Any = None,
         **extra: Any,
     ) -> None:
-        """Record what the tool gave, at once. Only the first call counts.
+        """Record what the tool gave, at once. Only the first `finish` of a block counts.
 
         Args:
             result: what the tool returned.
@@ -159,6 +172,11 @@ class ToolCall:
         _end(self._session, TOOL_RESULT, data, self._place, self._started_ns, duration_ms)
 
     def __enter__(self) -> ToolCall:
+        if self._place is not None and self._place.is_open:
+            # the call goes on, as a turn does
+            self._inner_entries += 1
+            return self
+        self._is_finished = False
         self._open()
         if self._place is not None:
             self._place.enter_and_propagate()
@@ -167,6 +185,9 @@ class ToolCall:
     def __exit__(
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._inner_entries:
+            self._inner_entries -= 1
+            return
         if self._place is not None:
             self._place.leave(exception)
         self.finish(error=failure_of(exception))
