@@ -62,6 +62,7 @@ def test_beside_msgspec_and_its_own_parts_the_import_loads_only_small_modules() 
         "errors",
         "event",
         "fork",
+        "interruption",
         "journal",
         "jsonvalue",
         "policy",

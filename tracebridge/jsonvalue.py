@@ -37,6 +37,7 @@ from uuid import UUID
 import msgspec
 
 from tracebridge.event import Json
+from tracebridge.interruption import is_interruption
 
 MAX_DEPTH: Final = 128
 """The most containers inside one another that a value, or the `data` of a journal line, may have."""
@@ -53,8 +54,10 @@ def encode(value: object) -> bytes:
     """Return `value` as JSON. It is read now: a later change of it changes nothing."""
     try:
         return ENCODER.encode(value)
-    except Exception:
+    except Exception as error:
         # msgspec refuses as a whole what holds one value that it cannot write
+        if is_interruption(error):
+            raise
         return ENCODER.encode(plain(value))
 
 
@@ -242,6 +245,8 @@ def _utf8(value: str) -> str:
 
 
 def _unshowable(value: object, error: Exception) -> str:
+    if is_interruption(error):
+        raise error
     return f"<{type(value).__name__}: {type(error).__name__} when it was recorded>"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from tracebridge.interruption import is_interruption
+
 
 class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
     """Never raises: a filter or handler of the agent may, e.g. outside of a web request.
@@ -17,8 +19,9 @@ class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         try:
             super().log(level, msg, *args, **kwargs)
-        except Exception:
-            return
+        except Exception as error:
+            if is_interruption(error):
+                raise
 
 
 log = _QuietLogger(logging.getLogger("tracebridge"))

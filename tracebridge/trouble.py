@@ -6,6 +6,8 @@ import errno
 import threading
 from collections.abc import Callable, Mapping
 
+from tracebridge.interruption import is_interruption
+
 
 class Trouble:
     """Counts what could not be recorded as asked, and why.
@@ -31,7 +33,12 @@ class Trouble:
             error: what happened.
             consequence: what it means for the recording, and what to do; a part of the message.
             count: how often it happened, e.g. how many events it cost.
+
+        Raises:
+            BaseException: `error` itself, if it is no trouble of ours: a signal handler of the agent raised it.
         """
+        if is_interruption(error):
+            raise error
         kind = f"{part}: {_name(error)}"
         with self._lock:
             before = self._counts.get(kind, 0)

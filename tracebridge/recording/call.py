@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracebridge.event import LLM_REQUEST, LLM_RESPONSE, TOOL_CALL, TOOL_RESULT
+from tracebridge.interruption import is_interruption
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 
@@ -299,6 +300,8 @@ def milliseconds(given: Any, data: dict[str, Any], measured: float | None) -> fl
         duration = float(given)
         if duration - duration == 0:
             return duration
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         data["duration_ms"] = given
     return measured

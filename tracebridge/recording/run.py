@@ -10,6 +10,7 @@ import msgspec
 
 from tracebridge import jsonvalue, policy
 from tracebridge.event import EVENT_TYPES, SESSION_START, Json
+from tracebridge.interruption import is_interruption
 from tracebridge.journal.writer import Journal
 from tracebridge.policy import Policy
 from tracebridge.recording import oversize
@@ -145,7 +146,9 @@ class Run:
         )
         try:
             encoded = _encode_lines([line])
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             line.data = jsonvalue.plain(data)
             encoded = encode_line(line)
         if len(encoded) > self._unseen_bytes or event_type in self._always_seen:

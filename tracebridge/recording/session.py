@@ -352,12 +352,14 @@ class Session:
     def __enter__(self) -> Session:
         entry = object()
         self._entries.append(entry)
-        try:
-            if self._entries[0] is entry:
-                self._first_entry = entry
-                self._begin()
-        except Exception as error:
-            self.report(error)
+        if self._entries[0] is entry:
+            self._first_entry = entry
+            try:
+                self._begin_unharmed()
+            except BaseException as error:
+                # an interruption, by Ctrl-C or the like: nobody leaves a block that was not entered
+                self.__exit__(type(error), error, None)
+                raise
         return self
 
     def __exit__(
@@ -432,6 +434,12 @@ class Session:
         while place is not None and not (place.run is run and place.turn and place.is_open):
             place = place.enclosing
         return None if place is None else _innermost_span(run, place)
+
+    def _begin_unharmed(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:
+            self.report(error)
 
     def _begin(self) -> None:
         if self.run is not None and self._is_over:

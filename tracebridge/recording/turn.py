@@ -61,9 +61,12 @@ class Turn:
             self._inner_entries += 1
         elif run is not None:
             try:
-                self._begin(run)
-            except Exception as error:
-                self.session.report(error)
+                self._begin_unharmed(run)
+            except BaseException as error:
+                # an interruption, by Ctrl-C or the like: nobody leaves a block that was not entered
+                if self._place is not None and self._place.is_open:
+                    self.__exit__(type(error), error, None)
+                raise
         return self
 
     def __exit__(
@@ -85,6 +88,12 @@ class Turn:
         self, kind: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, exception, trace)
+
+    def _begin_unharmed(self, run: Run) -> None:
+        try:
+            self._begin(run)
+        except Exception as error:
+            self.session.report(error)
 
     def _begin(self, run: Run) -> None:
         self._place, remote = self.session.open_turn(run, self._remote)
