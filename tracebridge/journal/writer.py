@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from tracebridge.event import Json
 from tracebridge.fork import call_in_forked_child
+from tracebridge.interruption import is_interruption
 from tracebridge.journal import layout
 from tracebridge.journal.deleted import DeletedFile
 from tracebridge.journal.locking import lock
@@ -133,9 +134,11 @@ class Journal:
             from tracebridge.journal.lost import write_down
 
             write_down(self.trace_dir, lost)
-        except OSError:
+        except OSError as error:
             with self._lock:
                 self._lost = {kind: lost.get(kind, 0) + self._lost.get(kind, 0) for kind in {**lost, **self._lost}}
+            if is_interruption(error):
+                raise
 
     def announce(self, folder: Path, file: JournalFile) -> bool:
         """Tell shippers that the session in `folder` is about to get events; False if they cannot be told now."""
@@ -334,7 +337,9 @@ class JournalFile:
         if self._is_deleted():
             try:
                 self._make_ready(_AT_ONCE)
-            except OSError:
+            except OSError as error:
+                if is_interruption(error):
+                    raise
                 # nothing is lost yet: the next event, or closing the file, tries again
                 self._check_ns = _AT_ONCE
 
@@ -355,7 +360,9 @@ class JournalFile:
     def _count_lost(self) -> int:
         try:
             return self._deleted.count_missing_in(self._descriptor) if self._deleted is not None else 0
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             # cannot be told; one at least
             return 1
 
@@ -379,7 +386,9 @@ class JournalFile:
             return False
         try:
             return _inode(os.fstat(self._descriptor)) == self._inode == _inode(os.stat(self._path))
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             return False
 
     def _leave(self) -> None:
@@ -395,7 +404,9 @@ class JournalFile:
             return False
         try:
             status = os.fstat(self._descriptor)
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             return False
         return _inode(status) == self._inode and status.st_nlink == 0 and status.st_size > self._seen_size
 
@@ -468,7 +479,9 @@ class JournalFile:
                 # a process that was forked at a bad moment may hold the same open file for as long as it lives
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
-        except OSError:
+        except OSError as error:
+            if is_interruption(error):
+                raise
             return
 
 
