@@ -28,4 +28,4 @@ def _is_handler(called: FrameType, interrupted: FrameType) -> bool:
     arguments = [known.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & _VARARGS:
         arguments += known.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
-    return any(isinstance(number, int) and frame is interrupted for number, frame in pairwise(arguments))
+    return any(type(number) is int and frame is interrupted for number, frame in pairwise(arguments))

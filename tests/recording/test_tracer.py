@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,47 @@ def test_what_is_no_session_is_reported_and_the_turn_works(tmp_path: Path) -> No
         turn.output = "x"
         turn.session.log_thinking("nothing")
     assert recording.tracer.trouble.counts == {"tracing: TypeError": 1}
+
+
+class Unbound:
+    """As a lazy object whose subject cannot be had now: it raises whatever it is asked, even for its class."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("not bound to a request")
+
+    def __str__(self) -> str:
+        raise RuntimeError("not bound to a request")
+
+
+class UnreadableList(list[str]):
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("cannot be read")
+
+
+@pytest.mark.parametrize("kind", [Unbound, UnreadableList])
+def test_what_cannot_be_looked_at_never_reaches_the_agent(kind: type[Any], tmp_path: Path) -> None:
+    odd = kind()
+    recording = Recording(tmp_path, on_error=None)
+    with recording.session(
+        "s", odd, user_id=odd, tags=odd, environment=odd, release=odd, agent_name=odd, more=odd
+    ) as session:
+        with recording.tracer.trace_turn(session, odd, traceparent=odd, tracestate=odd, more=odd) as turn:
+            turn.output = odd
+            session.log_llm_request(odd, odd, odd, prompt=odd)
+            session.log_llm_response(odd, odd, odd, odd, odd, odd, odd)
+            session.log_tool_call(odd, odd, odd)
+            session.log_tool_result(odd, odd, odd, odd, odd, odd)
+            session.log_thinking(odd, odd, odd)
+            with session.llm_call(odd, odd, model_parameters=odd, tools=odd, prompt=odd, provider=odd) as llm:
+                llm.finish(odd, odd, odd, {"total": odd}, odd, odd, model=odd, response_id=odd, duration_ms=odd)
+            session.llm_call("m").finish(cost=odd)
+            with session.tool_call(odd, odd, odd) as tool:
+                tool.finish(odd, odd, odd, duration_ms=odd)
+        session.outcome = odd
+    with recording.tracer.trace_turn(odd):
+        pass
+    types = [event["event_type"] for event in recording.events()]
+    assert (len(types), types[0], types[-1]) == (15, "session.start", "session.end")
 
 
 @pytest.mark.parametrize("good_readings", range(20))

@@ -270,7 +270,8 @@ def _numbers(cost: Any) -> Any:
 
 
 def _number(amount: Any) -> Any:
-    return float(amount) if isinstance(amount, Decimal) and amount.is_finite() else amount
+    # asked of the type, as a lazy object may raise when it is asked itself
+    return float(amount) if issubclass(type(amount), Decimal) and amount.is_finite() else amount
 
 
 def tool_result(

@@ -17,6 +17,7 @@ from tracebridge.event import (
     TOOL_CALL,
     TOOL_RESULT,
 )
+from tracebridge.interruption import is_interruption
 from tracebridge.recording.call import LlmCall, ToolCall, llm_response, milliseconds, tool_result
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.pairing import OpenCall
@@ -495,16 +496,18 @@ def _is_given(session_id: Any) -> bool:
 def _object(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
-    if isinstance(value, Mapping):
-        try:
+    try:
+        if isinstance(value, Mapping):
             return dict(value)
-        except Exception:
-            return {"metadata": value}
+    except Exception as error:
+        if is_interruption(error):
+            raise
     return {"metadata": value}
 
 
 def _prompt_reference(prompt: Any) -> Any:
-    if isinstance(prompt, (tuple, list)) and len(prompt) == 2:
+    # asked of the type, as a lazy object may raise when it is asked itself
+    if issubclass(type(prompt), (tuple, list)) and len(prompt) == 2:
         return {"name": prompt[0], "version": prompt[1]}
     return prompt
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tracebridge import jsonvalue
 from tracebridge.errors import UnsupportedFileSystemError
 from tracebridge.fork import call_in_forked_child
+from tracebridge.interruption import is_interruption
 from tracebridge.journal.writer import Journal
 from tracebridge.policy import keeps_session
 from tracebridge.recording.clock import Clock
@@ -142,10 +143,16 @@ class Tracer:
         self, session: Session, user_input: Any = None, *, traceparent: Any = None, tracestate: Any = None, **extra: Any
     ) -> Turn:
         """Return a `with` block that records one turn of a session; see `tracebridge.trace_turn`."""
-        if not isinstance(session, Session):
-            self.report(TypeError(f"trace_turn needs what trace_session gave, not a {type(session).__name__}"))
-            session = Session(self, None, None, {}, is_recorded=False)
-        return Turn(session, user_input, extra, from_headers(traceparent, tracestate))
+        remote = None
+        try:
+            if not isinstance(session, Session):
+                raise TypeError(f"trace_turn needs what trace_session gave, not a {type(session).__name__}")
+            remote = from_headers(traceparent, tracestate)
+        except Exception as error:
+            self.report(error)
+            if not issubclass(type(session), Session):
+                session = Session(self, None, None, {}, is_recorded=False)
+        return Turn(session, user_input, extra, remote)
 
     def flush(self, timeout: float = FLUSH_S) -> int:
         """Wait for delivery, at most `timeout` seconds.
@@ -274,6 +281,11 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> list[str]:
     if value is None:
         return []
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonvalue.text(entry) for entry in value]
+    try:
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [jsonvalue.text(entry) for entry in value]
+    except Exception as error:
+        # a lazy object, or another thread that changes it
+        if is_interruption(error):
+            raise
     return [jsonvalue.text(value)]
