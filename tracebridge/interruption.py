@@ -27,5 +27,7 @@ def _is_handler(called: FrameType, interrupted: FrameType) -> bool:
     code, known = called.f_code, called.f_locals
     arguments = [known.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & _VARARGS:
-        arguments += known.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+        rest = known.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        # the function may have put anything else in its place
+        arguments += rest if type(rest) is tuple else ()
     return any(type(number) is int and frame is interrupted for number, frame in pairwise(arguments))

@@ -43,6 +43,14 @@ class Frank:
         raise ValueError(number, caller)
 
 
+class Forgetful:
+    """Fails in a method that has put something else in the place of its arguments."""
+
+    def model_dump(self, *fields: Any) -> Any:
+        fields = None  # type: ignore[assignment]
+        raise ValueError(fields)
+
+
 @pytest.fixture
 def recording(tmp_path: Path) -> Recording:
     return Recording(tmp_path, on_error=None)
@@ -135,6 +143,13 @@ def test_a_value_that_fails_by_itself_reaches_nobody(recording: Recording) -> No
     with recording.session() as session:
         session.log_thinking(Frank())
     assert recording.only("thinking")["data"]["content"] == "<Frank: ValueError when it was recorded>"
+
+
+def test_a_value_that_fails_with_other_arguments_than_it_was_given_costs_itself_only(recording: Recording) -> None:
+    with recording.session() as session:
+        session.log_tool_call("search", {"city": "Oslo", "odd": Forgetful()})
+    shown = "<Forgetful: ValueError when it was recorded>"
+    assert recording.only("tool.call")["data"] == {"tool_name": "search", "args": {"city": "Oslo", "odd": shown}}
 
 
 def test_a_value_that_is_encoded_while_a_signal_comes_is_no_text_of_it() -> None:
