@@ -223,6 +223,20 @@ def test_a_handle_that_is_entered_again_is_another_run(recording: Recording) -> 
     assert [event["turn"] for event in recording.of_type("turn.start")] == [1, 1]
 
 
+def test_a_handle_that_is_entered_again_does_not_tell_what_came_of_the_run_before(recording: Recording) -> None:
+    session = recording.session()
+    session.outcome = "planned"
+    with session:
+        pass
+    with pytest.raises(ValueError, match="once"), session:
+        raise ValueError("once")
+    assert session.outcome == "error"
+    with session:
+        pass
+    assert [event["data"]["outcome"] for event in recording.of_type("session.end")] == ["planned", "error", None]
+    assert "outcome" not in recording.metadata() or recording.metadata()["outcome"] is None
+
+
 @pytest.mark.parametrize("session_id", [None, ""])
 def test_a_session_without_an_id_gets_one(session_id: Any, recording: Recording) -> None:
     with recording.session(session_id) as one, recording.session(session_id) as other:

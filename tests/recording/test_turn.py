@@ -176,3 +176,17 @@ def test_a_turn_that_is_entered_again_while_it_is_open_goes_on(recording: Record
         ("turn.end", 2),
     ]
     assert "parent_id" not in recording.of_type("turn.start")[1]
+
+
+def test_a_turn_that_is_entered_again_after_its_end_does_not_tell_the_answer_before(recording: Recording) -> None:
+    with recording.session() as session:
+        turn = recording.turn(session, "one")
+        turn.output = "planned"
+        with turn:
+            pass
+        with turn:
+            turn.output = "second"
+        assert turn.output == "second"
+        with pytest.raises(ValueError, match="before"), turn:
+            raise ValueError("before there is an answer")
+    assert [event["data"]["output"] for event in recording.of_type("turn.end")] == ["planned", "second", None]

@@ -59,7 +59,7 @@ class Session:
         self.metadata = _object(metadata)
         """May be changed while the session lasts; a change is recorded at its end."""
         self.outcome: Any = None
-        """What came of the session; recorded at its end."""
+        """What came of the session; recorded at its end. It is None again when the handle begins another run."""
         self._attributes = attributes
         self._entries: list[object] = []
         """One for each `with` block that is open on this handle."""
@@ -444,7 +444,8 @@ class Session:
 
     def _begin(self) -> None:
         if self.run is not None and self._is_over:
-            # the same handle entered again is another run
+            # the same handle entered again is another run, of which nothing has come yet
+            self.outcome = None
             self._open_run()
         run = self.run
         if run is None:

@@ -33,7 +33,7 @@ class Turn:
         self.user_input = user_input
         self.extra = extra
         self.output: Any = None
-        """What the agent answered; recorded at the end of the turn."""
+        """What the agent answered; recorded at the end of the turn. It is None again when the handle begins another."""
         self._remote = remote
         self._place: Place | None = None
         self._started_ns = 0
@@ -96,6 +96,9 @@ class Turn:
             self.session.report(error)
 
     def _begin(self, run: Run) -> None:
+        if self._place is not None:
+            # the same handle entered again is another turn, without an answer yet
+            self.output = None
         self._place, remote = self.session.open_turn(run, self._remote)
         place = self._place
         self._started_ns = now_ns = run.monotonic_ns()
