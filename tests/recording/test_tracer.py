@@ -132,6 +132,26 @@ class UnreadableList(list[str]):
         raise RuntimeError("cannot be read")
 
 
+class UncountableList(list[str]):
+    def __len__(self) -> int:
+        raise RuntimeError("cannot be counted")
+
+
+class PairWithoutParts(tuple[str, str]):
+    def __getitem__(self, index: Any) -> Any:
+        raise RuntimeError("has no parts")
+
+
+@pytest.mark.parametrize("odd", [UncountableList(["p", "1"]), PairWithoutParts(("p", "1"))], ids=["list", "tuple"])
+def test_a_reference_to_a_prompt_that_cannot_be_read_costs_no_call(odd: Any, tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    with recording.session() as session:
+        session.log_llm_request("m", prompt=odd)
+        with session.llm_call("m", prompt=odd):
+            pass
+    assert len(recording.of_type("llm.request")) == 2
+
+
 @pytest.mark.parametrize("kind", [Unbound, UnreadableList])
 def test_what_cannot_be_looked_at_never_reaches_the_agent(kind: type[Any], tmp_path: Path) -> None:
     odd = kind()

@@ -508,8 +508,12 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _prompt_reference(prompt: Any) -> Any:
     # asked of the type, as a lazy object may raise when it is asked itself
-    if issubclass(type(prompt), (tuple, list)) and len(prompt) == 2:
-        return {"name": prompt[0], "version": prompt[1]}
+    try:
+        if issubclass(type(prompt), (tuple, list)) and len(prompt) == 2:
+            return {"name": prompt[0], "version": prompt[1]}
+    except Exception as error:
+        if is_interruption(error):
+            raise
     return prompt
 
 
