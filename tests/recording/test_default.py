@@ -178,3 +178,16 @@ def test_a_child_that_is_forked_while_the_default_tracer_is_made_does_not_hang(t
     done = run(FORKED_WHILE_CONFIGURING, tmp_path)
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
     assert {event["session_id"] for event in events(tmp_path / "traces")} == {"child"}
+
+
+def test_a_turn_of_another_tracer_needs_no_default_one(tmp_path: Path) -> None:
+    (tmp_path / "tracebridge.yaml").write_text("agent_trace: {sample_rate: lots}\n")
+    code = """
+from tracebridge import Tracer, trace_session, trace_turn
+tracer = Tracer({"agent_trace": {"trace_dir": "mine", "delivery": "external"}})
+with trace_session("s", tracer=tracer) as session, trace_turn(session, "Hello!"):
+    pass
+"""
+    done = run(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [event["event_type"] for event in events(tmp_path / "mine")][1:3] == ["turn.start", "turn.end"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tracebridge.errors import ConfigurationError
 from tracebridge.fork import call_in_forked_child
+from tracebridge.recording.session import Session
 from tracebridge.recording.tracer import FLUSH_S, Tracer
 
 if TYPE_CHECKING:
-    from tracebridge.recording.session import Session
     from tracebridge.recording.turn import Turn
 
 
@@ -119,7 +119,9 @@ def trace_turn(
         tracestate: the header of that name.
         **extra: more entries of the turn's first event.
     """
-    return _DEFAULT.get().trace_turn(session, user_input, traceparent=traceparent, tracestate=tracestate, **extra)
+    # that of the session, as the default one may not be wanted; what is no session is reported by the default one
+    tracer = session.tracer if issubclass(type(session), Session) else _DEFAULT.get()
+    return tracer.trace_turn(session, user_input, traceparent=traceparent, tracestate=tracestate, **extra)
 
 
 def flush(timeout: float = FLUSH_S) -> int:

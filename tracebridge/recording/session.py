@@ -95,6 +95,11 @@ class Session:
         self._is_over = False
 
     @property
+    def tracer(self) -> Tracer:
+        """What records this session."""
+        return self._tracer
+
+    @property
     def run_id(self) -> str:
         """The id of this run; empty in a session that is not recorded."""
         return "" if self.run is None else self.run.run_id
