@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.recording.rig import Recording
-from tracebridge import Session
+from tracebridge import Session, Turn
 from tracebridge.recording.place import INNERMOST
 
 
@@ -137,3 +138,43 @@ def test_sessions_whose_streams_were_broken_off_are_not_kept(recording: Recordin
         return depth
 
     assert asyncio.run(work()) <= 2
+
+
+def end_elsewhere(*blocks: Session | Turn) -> None:
+    def end() -> None:
+        for block in blocks:
+            block.__exit__(None, None, None)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+
+
+def test_sessions_that_another_thread_ends_are_not_kept(recording: Recording) -> None:
+    open_before: list[Session] = []
+    for _ in range(20):
+        session = recording.session()
+        session.__enter__()
+        end_elsewhere(*open_before)
+        open_before = [session]
+    del session
+    places = []
+    place = INNERMOST.get()
+    while place is not None:
+        places.append(place)
+        place = place.enclosing
+    assert len(places) <= 3
+
+
+def test_what_comes_late_of_a_session_that_another_thread_ended_keeps_its_turn(recording: Recording) -> None:
+    session = recording.session()
+    session.__enter__()
+    turn = recording.turn(session)
+    turn.__enter__()
+    end_elsewhere(turn, session)
+    for _ in range(2):
+        with recording.session("other") as other, recording.turn(other), session.tool_call("late"):
+            pass
+        session.log_thinking("late")
+    late = [event for event in recording.events() if event["event_type"] in ("tool.call", "thinking")]
+    assert [event["turn"] for event in late] == [1] * 4

@@ -85,10 +85,11 @@ class Place:
 
     def enter(self) -> None:
         """Make this the innermost place of the current context: that of a thread or an asyncio task."""
-        enclosing = INNERMOST.get()
-        while enclosing is not None and enclosing.is_abandoned:
-            enclosing = enclosing.enclosing
-        self.enclosing = enclosing
+        self.enclosing = enclosing = _still_of_use(INNERMOST.get())
+        # what another thread has left stays in the chain of this one: below those that are open here, too
+        while enclosing is not None:
+            outer = enclosing.enclosing = _still_of_use(enclosing.enclosing)
+            enclosing = outer
         self.is_open = True
         INNERMOST.set(self)
 
@@ -129,6 +130,13 @@ class Place:
                 place.enclosing = outer
                 outer = place
         INNERMOST.set(outer)
+
+
+def _still_of_use(place: Place | None) -> Place | None:
+    """Return the first place, from `place` outwards, that something may still be recorded in."""
+    while place is not None and (place.is_abandoned or place.run.handle() is None):
+        place = place.enclosing
+    return place
 
 
 INNERMOST: ContextVar[Place | None] = ContextVar("tracebridge_place", default=None)

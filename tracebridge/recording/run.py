@@ -87,6 +87,7 @@ class Run:
         "_next_seq",
         "_unseen_bytes",
         "calls",
+        "handle",
         "monotonic_ns",
         "new_span_id",
         "new_trace_id",
@@ -106,6 +107,8 @@ class Run:
         propagation: Propagation | None = None,
     ) -> None:
         self.propagation = propagation
+        self.handle: Callable[[], object] = object
+        """Gives the `Session` that this run was opened by; None once nobody holds it, so that nothing more can come."""
         self.session_id = session_id
         self.run_id = ids.run_id()
         self.new_span_id = ids.span_id

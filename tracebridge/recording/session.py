@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Mapping, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ class Session:
         self.run = run
 
     def _reset(self, run: Run) -> None:
+        run.handle = weakref.ref(self)
         self._place = Place(
             run,
             0,
