@@ -12,7 +12,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import msgspec
@@ -43,6 +43,13 @@ class Colour(enum.Enum):
 class Point:
     x: Any
     y: Any = 2
+
+
+@dataclasses.dataclass
+class Tuned:
+    x: int = 1
+    limits: ClassVar[dict[str, int]] = {"most": 5}
+    start: dataclasses.InitVar[int] = 3
 
 
 class Record(msgspec.Struct):
@@ -341,3 +348,8 @@ def test_short_strings_are_recognised_in_a_long_line() -> None:
 def test_text_never_raises(value: Any, form: str) -> None:
     assert jsonvalue.text(value) == form
     assert type(jsonvalue.text(value)) is str
+
+
+def test_a_dataclass_has_the_same_fields_beside_a_value_that_json_has_no_form_for() -> None:
+    assert json.loads(jsonvalue.encode(Tuned())) == {"x": 1}
+    assert json.loads(jsonvalue.encode([Tuned(), 1j])) == [{"x": 1}, "1j"]

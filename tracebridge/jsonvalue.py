@@ -205,7 +205,10 @@ def _field_names(value: Any) -> list[str] | None:
         return list(value.__struct_fields__)
     kind = type(value)
     if hasattr(kind, "__dataclass_fields__"):
-        return list(kind.__dataclass_fields__)
+        # imported here, where somebody has done so before; the attribute tells of the class's variables, too
+        from dataclasses import fields
+
+        return [field.name for field in fields(value)]
     if hasattr(kind, "__attrs_attrs__"):
         return [attribute.name for attribute in kind.__attrs_attrs__]
     return None
