@@ -6,6 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from tracebridge.policy import Policy
 from tracebridge.session_stream import Cursor
 from tracebridge.span import Span
 
@@ -65,6 +66,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     def events(self) -> int:
         """How many events stand behind it."""
         return sum(ref.events for ref in self.refs)
+
+
+class Encoding(msgspec.Struct, frozen=True, kw_only=True):
+    """Under which policy it was encoded what waits for a target."""
+
+    policy: Policy
+    latest_wider: int = 0
+    """The number of the latest dead letter that may be encoded under a wider one; 0 if there is none."""
 
 
 class Witness(msgspec.Struct, frozen=True, array_like=True):

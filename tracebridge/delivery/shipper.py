@@ -26,6 +26,7 @@ from tracebridge.delivery.collect import Collector
 from tracebridge.delivery.fit import Fitting, UnfitError
 from tracebridge.delivery.health import Health
 from tracebridge.delivery.lookup import find_span
+from tracebridge.delivery.narrowing import JOURNAL_GONE, narrow_waiting
 from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import Prior, SpanId
@@ -146,6 +147,8 @@ class Shipper:
         self._looked_for = 0
         self._has_looked = False
         self._look_at = 0.0
+        self._encoding = narrow_waiting(self._state, self._target, settings.policy, self._fitting.encode, self._pace)
+        self._fitting.take_cut()  # what waits was counted when it was read
         for batch in self._state.in_flight(self._target):
             if batch.fate == "unsent":
                 self._outbox.add([batch])
@@ -451,13 +454,20 @@ class Shipper:
     def _encoded_again(self, folders: list[Path], letter: DeadLetter) -> bytes:
         """A dead letter's span, encoded; empty if that cannot be done."""
         span = find_span(folders, letter.ref, self._policy)
-        if span is None:
-            return self._state.dead.part(letter.id)
-        try:
-            return self._fitting.encode(span)
-        except Exception as error:  # a sink's defect, or a span that is too large
-            log.error("sink %s: the dead letter %d cannot be sent again: %s", self._name, letter.id, error)
-            return b""
+        is_kept = policies.keeps_session(self._policy, letter.ref.session_id)
+        if not is_kept or (span is not None and not policies.keeps_span(self._policy, span)):
+            why: object = "the policy leaves it out"
+        elif span is None:
+            if letter.id > self._encoding.latest_wider:
+                return self._state.dead.part(letter.id)
+            why = JOURNAL_GONE
+        else:
+            try:
+                return self._fitting.encode(span)
+            except Exception as error:  # a sink's defect, or a span that is too large
+                why = error
+        log.error("sink %s: the dead letter %d cannot be sent again: %s", self._name, letter.id, why)
+        return b""
 
     # --- reading back -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from tracebridge.delivery.records import (
     Batch,
     Condition,
     DeadLetter,
+    Encoding,
     Fate,
     Mark,
     SpanRef,
@@ -72,6 +73,7 @@ _REBUILDING: Final = "_state.lock"
 """No sink's name begins with an underscore."""
 _CHOSEN: Final = "chosen of folder "
 _RAMP: Final = "ramp of target "
+_ENCODING: Final = "encoding of target "
 _TRACE_FOLDER: Final = "trace folder"
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
@@ -166,7 +168,7 @@ class State:
             db.execute("DELETE FROM content WHERE batch IN (SELECT id FROM in_flight WHERE target = ?)", (target,))
             for table in ("cursor", "in_flight", "dead", "counter", "condition", "compared", "validation"):
                 db.execute(f"DELETE FROM {table} WHERE target = ?", (target,))
-            db.execute("DELETE FROM about WHERE name = ?", (f"{_RAMP}{target}",))
+            db.execute("DELETE FROM about WHERE name IN (?, ?)", (f"{_RAMP}{target}", f"{_ENCODING}{target}"))
             db.execute("DELETE FROM target WHERE id = ?", (target,))
 
     def ramp(self, target: int) -> Ramp:
@@ -178,6 +180,16 @@ class State:
         """Remember it, in the place of the one before."""
         encoded = msgspec.json.encode(ramp.stages).decode()
         self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_RAMP}{target}", encoded))
+
+    def encoding(self, target: int) -> Encoding | None:
+        """Under which policy it was encoded what waits for a target; None if that was never written down."""
+        row = self._file.db.execute("SELECT value FROM about WHERE name = ?", (f"{_ENCODING}{target}",)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=Encoding)
+
+    def keep_encoding(self, target: int, encoding: Encoding) -> None:
+        """Remember it, in the place of the one before."""
+        encoded = msgspec.json.encode(encoding).decode()
+        self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_ENCODING}{target}", encoded))
 
     def folder(self, path: Path) -> int:
         """The number of a folder of sessions; from now on shippers read it too.
@@ -355,9 +367,7 @@ class State:
             if found:
                 self._count(target, "found_spans", len(found))
                 self._count_confirmed(target, found)
-            if left_out:
-                self._count(target, "left_out_spans", len(left_out))
-                self._count(target, "left_out_events", sum(ref.events for ref in left_out))
+            self._count_left_out(target, left_out)
             if cut:
                 self._count(target, "cut_spans", cut)
             for ref, reason in unsendable:
@@ -424,6 +434,34 @@ class State:
             confirmed = _Tally(batch.refs) - _Tally(ref for successor in inserted for ref in successor.refs)
             self._count_confirmed(target, list(confirmed.elements()))
             return inserted
+
+    def remake(
+        self,
+        target: int,
+        batch: Batch,
+        parts: Sequence[bytes],
+        refs: Sequence[SpanRef],
+        unsendable: Collection[tuple[SpanRef, str]],
+    ) -> None:
+        """In one step: of a batch in flight there are these spans, encoded anew, and `unsendable` are dead letters.
+
+        The others are left out by the policy.
+        """
+        with self._file.transaction() as db:
+            if refs:
+                events = sum(ref.events for ref in refs)
+                db.execute("UPDATE in_flight SET spans = ?, events = ? WHERE id = ?", (len(refs), events, batch.id))
+                db.execute(
+                    "UPDATE content SET parts = ?, refs = ? WHERE batch = ?",
+                    (msgspec.msgpack.encode(parts), msgspec.msgpack.encode(refs), batch.id),
+                )
+            else:
+                self._remove(batch)
+            for ref, reason in unsendable:
+                self._insert_dead(target, reason, [b""], [ref])
+            # counted, because a journal that holds a copy of itself gives a span twice
+            left_out = _Tally(batch.refs) - _Tally([*refs, *(ref for ref, _ in unsendable)])
+            self._count_left_out(target, list(left_out.elements()))
 
     def bury(self, target: int, batch: Batch, reason: str) -> None:
         """The backend will never take the batch: its spans go to the dead letters, with the reason."""
@@ -667,6 +705,11 @@ class State:
             "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (target, name) DO UPDATE SET value = value + ?",
             (target, name, by, by),
         )
+
+    def _count_left_out(self, target: int, refs: Collection[SpanRef]) -> None:
+        if refs:
+            self._count(target, "left_out_spans", len(refs))
+            self._count(target, "left_out_events", sum(ref.events for ref in refs))
 
     def _count_confirmed(self, target: int, refs: Collection[SpanRef]) -> None:
         if refs:
