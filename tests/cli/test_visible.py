@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.delivery.rig import LONG_AGO, session_lines
 from tests.workplace import Workplace, both
 from tracebridge.devserver import DevServer
 from tracebridge.testing import Fault
@@ -42,3 +43,27 @@ def test_what_a_command_prints_holds_no_control_characters(place: Workplace, com
         assert not {"\x1b", "\u202e"} & {*ran.stdout, *ran.stderr}, ran.stdout + ran.stderr
     if command[0] in ("open", "dead", "restore"):  # ids are written out; of what a backend says it is left out
         assert "\\x1b[2J\\u202e" in printed[0].stdout
+
+
+def test_a_folder_that_bears_a_hostile_id_as_the_original_named_it_is_shown_without_control_characters(
+    tmp_path: Path, devserver: DevServer
+) -> None:
+    place = Workplace(tmp_path / "here", {"jsonl": {"enabled": True}, **both(devserver)}, delivery="external")
+    broken = '{"timestamp": "2026-02-06T22:10:00.123Z", "event_type": "turn.sta\n'
+    for root in (place.trace_dir, tmp_path / "old"):
+        session = root / f"session-{HOSTILE}"
+        session.mkdir(parents=True)
+        whole = session_lines(HOSTILE, turns=1, tool=HOSTILE, end=True, at=LONG_AGO)
+        (session / "events.jsonl").write_text("\n".join([*whole[:2], broken, *whole[2:], ""]), encoding="utf-8")
+    ran = {
+        command: place.call(*command)
+        for command in (
+            *(("backfill", str(tmp_path / "old"), "--dry-run"), ("backfill", str(tmp_path / "old")), ("status",)),
+            *(("validate",), ("validations",), ("prune", "--older-than", "0s"), ("dead", "list"), ("doctor",)),
+            *(("forget", HOSTILE), ("forget", "--folder", str(tmp_path / HOSTILE)), ("migrate", "status")),
+            ("validate", "--left", str(tmp_path / "old"), "--right", str(place.trace_dir)),
+        )
+    }
+    told = {command: one.stdout + one.stderr for command, one in ran.items()}
+    assert [command for command, text in told.items() if {"\x1b", "\u202e"} & {*text}] == []
+    assert "session-s\\x1b[2J\\u202e/events.jsonl: byte" in told["status",]

@@ -646,3 +646,15 @@ def test_a_broken_line_is_reported_with_its_place_and_costs_no_other_event(rig: 
     state.close()
     assert (folder, session) == (rig.trace_dir.resolve(), "session-a")
     assert offset == len("\n".join(lines[:3])) + 1
+
+
+def test_the_name_of_a_folder_with_a_broken_line_adds_no_line_and_no_command_to_the_log(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The original named a session's folder by its id as it was."""
+    folder = rig.trace_dir / "session-a\x1b[2J\nall is well"
+    folder.mkdir(parents=True)
+    layout.events_file(folder).write_text('{"timestamp":"2026-02-06T22:10:00\n')
+    rig.ship()
+    (told,) = caplog.messages
+    assert "session-a [2J all is well/events.jsonl: byte 0: " in told

@@ -113,6 +113,16 @@ def test_a_defect_is_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> No
     assert {name: one.defects for name, one in compared(rig).items()} == {"session-a": 0, "session-b": 1}
 
 
+def test_a_session_id_adds_no_line_and_no_command_to_the_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    old_session(rig, "a\n2026-01-01 INFO all is well\x1b[2J")
+    rig.ship()
+    rig.file.write_text("")
+    with caplog.at_level(logging.ERROR), validating(rig):
+        until(lambda: bool(caplog.messages), "the defect is told")
+    (told,) = caplog.messages
+    assert "session a 2026-01-01 INFO all is well [2J as it was recorded" in told
+
+
 def test_what_is_not_delivered_open_or_just_written_is_left_for_later(rig: Rig) -> None:
     old_session(rig, "open", end=False)
     write_session(rig.trace_dir, "just-written", turns=1)

@@ -83,15 +83,22 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return int(arguments.run(arguments))
     except TracebridgeError as error:
-        print(f"tracebridge: {error}", file=sys.stderr)
+        _say_why(str(error))
         return 2
     except BrokenPipeError:
         raise
     except OSError as error:
         # a folder or a disk that nobody has foreseen: exit code 1 would say that something was found
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        print(f"tracebridge: {place}{error.strerror or error}", file=sys.stderr)
+        _say_why(f"{place}{error.strerror or error}")
         return 2
+
+
+def _say_why(text: str) -> None:
+    """Print what is wrong; a session, a folder or a backend may have a part in the words."""
+    from tracebridge.report.visible import visible
+
+    print(visible(f"tracebridge: {text}"), file=sys.stderr)
 
 
 class _Version(argparse.Action):

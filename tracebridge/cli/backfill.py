@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, chosen_sinks, print_json, say, settings_of
 from tracebridge.cli.delivery import (
     INTERRUPTED,
     InterruptedDeliveryError,
@@ -212,7 +212,7 @@ def _rate(text: str) -> float:
 def _print_survey(root: Path, found: Survey) -> None:
     from tracebridge.journal.survey import shown
 
-    print(f"{found.sessions:,} sessions in {shown(root)}")
+    say(f"{found.sessions:,} sessions in {shown(root)}")
     print(
         f"  events    {found.events:,} in {found.runs:,} runs and {found.turns:,} turns, {found.bytes:,} bytes"
         + (f"; {found.old_events:,} without ids, as the original wrote them" if found.old_events else "")
@@ -235,7 +235,7 @@ def _print_survey(root: Path, found: Survey) -> None:
 
 def _print_some(label: str, lines: list[str], count: int) -> None:
     for number, line in enumerate(lines[:_MOST_SHOWN]):
-        print(f"  {'' if number else label:<9} {line}")
+        say(f"  {'' if number else label:<9} {line}")
     if count > _MOST_SHOWN:
         print(f"            … and {count - _MOST_SHOWN:,} more: see --json")
 

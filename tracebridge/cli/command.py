@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 
@@ -77,11 +77,11 @@ def chosen_sinks(settings: Settings, names: list[str] | None) -> tuple[SinkSetti
     return tuple(enabled[name] for name in dict.fromkeys(names or enabled))
 
 
-def say(text: str) -> None:
+def say(text: str, file: TextIO | None = None) -> None:
     """Print a line; whoever wrote what is in it must not command the terminal."""
     from tracebridge.report.visible import in_one_line
 
-    print(in_one_line(text))
+    print(in_one_line(text), file=file)
 
 
 def print_json(value: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tracebridge.cli.command import Commands, add_command, settings_of, source_of
+from tracebridge.cli.command import Commands, add_command, say, settings_of, source_of
 
 
 def add_to(commands: Commands) -> None:
@@ -40,16 +40,16 @@ def check(arguments: argparse.Namespace) -> int:
 
     settings, findings = examine(source_of(arguments))
     for finding in findings:
-        print(finding, file=sys.stderr)
+        say(str(finding), sys.stderr)
     if settings is None:
         return 1
     for sink in settings.defective_sinks:
-        print(f"{settings.source}: agent_trace.sinks.{sink.name}: {sink.defect}", file=sys.stderr)
+        say(f"{settings.source}: agent_trace.sinks.{sink.name}: {sink.defect}", sys.stderr)
     if settings.defective_sinks:
         return 1
     sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
     journal = "kept" if settings.keep_journal else "a spool, which is emptied once every sink has it"
-    print(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")
+    say(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")
     return 0
 
 

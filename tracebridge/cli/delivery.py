@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from tracebridge.cli.command import say
 from tracebridge.cli.progress import Bar, progress
 from tracebridge.cli.times import seconds
 from tracebridge.errors import TracebridgeError
@@ -159,13 +160,13 @@ def print_delivered(delivered: list[Delivered]) -> None:
     for one in delivered:
         of = f" of {one.events:,} events" if one.events else ""
         sent = f"{one.spans:,} spans{of}" if one.spans else "nothing new"
-        print(f"{one.sink}: {sent} delivered to {one.endpoint}")
+        say(f"{one.sink}: {sent} delivered to {one.endpoint}")
         if one.found:
             print(f"  {one.found:,} spans were not sent, because it holds them already or gets them from elsewhere")
         if one.dead:
             print(f"  {one.dead:,} spans were refused and are dead letters: see `tracebridge status`")
         if one.trouble:
-            print(f"  {one.trouble}")
+            say(f"  {one.trouble}")
         if one.left:
             at_least = "" if one.left_is_exact else "at least "
             print(f"  {at_least}{one.left:,} events are left; they stay in the journal and are delivered the next time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from tracebridge.cli.command import Commands, add_command, print_json, source_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, source_of
 from tracebridge.diagnosis import Check
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """Print what was found for people: for each failure what to do."""
     for examination in diagnosis.examinations:
-        print(examination.subject + (f" -> {examination.endpoint}" if examination.endpoint else ""))
+        say(examination.subject + (f" -> {examination.endpoint}" if examination.endpoint else ""))
         for check in examination.checks:
-            print(f"  {_SHOWN[check.status]:<5} {check.name:<17} {check.found}")
+            say(f"  {_SHOWN[check.status]:<5} {check.name:<17} {check.found}")
             if check.remedy and check.status != "ok":
-                print(f"        {'':<17} what to do: {check.remedy}")
+                say(f"        {'':<17} what to do: {check.remedy}")
     counts = [sum(check.status == status for e in diagnosis.examinations for check in e.checks) for status in _SHOWN]
     print(f"{counts[0]} ok, {counts[1]} warnings, {counts[2]} failures, {counts[3]} not looked at")
 

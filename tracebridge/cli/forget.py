@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracebridge.cli.command import Commands, add_command, settings_of
+from tracebridge.cli.command import Commands, add_command, say, settings_of
 from tracebridge.errors import TracebridgeError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _forget_sink(state: State, settings: Settings, sink: str, endpoint: str | No
         raise ForgetError(f"{sink}: no backend that is switched off has this name; {hint}")
     for target in targets:
         state.forget_target(target.id)
-        print(f"{target.sink} -> {target.endpoint}: forgotten")
+        say(f"{target.sink} -> {target.endpoint}: forgotten")
 
 
 def _forget_folder(state: State, settings: Settings, folder: Path) -> None:
@@ -84,4 +84,4 @@ def _forget_folder(state: State, settings: Settings, folder: Path) -> None:
         raise ForgetError(f"{path}: was not backfilled{hint}")
     for number in found:
         state.forget_folder(number)
-    print(f"{path}: forgotten")
+    say(f"{path}: forgotten")

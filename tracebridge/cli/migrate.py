@@ -305,7 +305,7 @@ def _history(arguments: argparse.Namespace) -> int:
         if record.backfill:
             print("   with the past of everybody who is in")
         if record.override:
-            print(f"   overridden: {record.override}")
+            say(f"   overridden: {record.override}")
         for condition in record.conditions:
             print(f"   {'holds' if condition.holds else 'DOES NOT HOLD'}  {_told(condition)}")
         if record.accepted:
@@ -369,7 +369,7 @@ def _print_returned(returned: Returned) -> None:
         if len(sessions) > _MOST_NAMED:
             print(f"  … and {len(sessions) - _MOST_NAMED:,} more {words}: --json tells all")
     if returned.unlisted:
-        print(f"  {returned.unlisted} What of it no search finds is not back.")
+        say(f"  {returned.unlisted} What of it no search finds is not back.")
     if returned.left:
         say(f"  {returned.left:,} were not reached: {returned.trouble}; go on with `tracebridge migrate restore`")
 

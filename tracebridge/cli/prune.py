@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.times import duration
 
 if TYPE_CHECKING:
@@ -51,6 +51,6 @@ def _print(removed: Removed, *, dry_run: bool) -> None:
     done = "would be deleted" if dry_run else "deleted"
     print(f"{len(removed.sessions):,} sessions {done}, {removed.bytes:,} bytes")
     for refusal in removed.refused[:_MOST_NAMED]:
-        print(f"kept {refusal.session}: {refusal.reason}")
+        say(f"kept {refusal.session}: {refusal.reason}")
     if len(removed.refused) > _MOST_NAMED:
         print(f"… and {len(removed.refused) - _MOST_NAMED:,} more had to stay: --json tells all")

@@ -95,8 +95,8 @@ def print_restoration(restored: Restoration) -> None:
     """Print what restoring came to for people."""
     events = sum(session.events for session in restored.sessions)
     spans = sum(sum(session.spans.values()) for session in restored.sessions)
-    print(f"{restored.out}: {len(restored.sessions):,} sessions, {events:,} events of {spans:,} spans")
-    print(f"  from      {restored.sink} ({restored.endpoint})")
+    say(f"{restored.out}: {len(restored.sessions):,} sessions, {events:,} events of {spans:,} spans")
+    say(f"  from      {restored.sink} ({restored.endpoint})")
     others = [session for session in restored.sessions if session.origin == "other"]
     if others:
         print(
@@ -115,13 +115,13 @@ def print_restoration(restored: Restoration) -> None:
     if restored.sampled < 1:
         print(f"  sampling  the sink is sent {restored.sampled:.2%} of the sessions; the others are not there")
     if restored.unlisted:
-        print(f"  unlisted  {restored.unlisted} What of it no search finds is not here.")
+        say(f"  unlisted  {restored.unlisted} What of it no search finds is not here.")
     for name, words in restored.declared.items():
         concerned = sum(session.losses.get(name, 0) for session in restored.sessions)
         more = f" {concerned:,} spans show less for it than the events, which are restored whole." if concerned else ""
-        print(f"  loss      {name}: {words}{more}")
+        say(f"  loss      {name}: {words}{more}")
     for name, count in sorted(restored.totals.items()):
-        print(f"  {name}: {count:,} {restored.words(name)}")
+        say(f"  {name}: {count:,} {restored.words(name)}")
     for session_id in restored.not_found[:_MOST_SHOWN]:
         say(f"  - {session_id}: not found")
     short = [session for session in restored.sessions if session.shortfalls]
@@ -131,7 +131,7 @@ def print_restoration(restored: Restoration) -> None:
     if len(short) > _MOST_SHOWN:
         print(f"  … and {len(short) - _MOST_SHOWN:,} more sessions: --json tells all")
     if restored.trouble:
-        print(f"tracebridge: {restored.left:,} sessions were not reached: {restored.trouble}", file=sys.stderr)
+        say(f"tracebridge: {restored.left:,} sessions were not reached: {restored.trouble}", sys.stderr)
 
 
 def _for_scripts(restored: Restoration) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tracebridge.cli.command import Commands, add_command, print_json, settings_of
+from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.times import as_text
 
 if TYPE_CHECKING:
@@ -150,24 +150,24 @@ def status_of(settings: Settings) -> Status:
 def print_status(found: Status) -> None:
     """Print the status for people."""
     for journal in found.journals:
-        print(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
+        say(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
         if journal.is_gone:
             print("  gone      it was backfilled, and is not there any more; `tracebridge forget --folder` gives it up")
         for why, count in journal.lost_events.items():
-            print(f"  lost      {count:,} events could not be written ({why})")
+            say(f"  lost      {count:,} events could not be written ({why})")
     for sink in found.sinks:
         if sink.enabled:
             _print_sink(sink)
     for defect in found.defective:
-        print(f"{defect.name}: cannot be used: {defect.defect}")
+        say(f"{defect.name}: cannot be used: {defect.defect}")
     for owed in found.switched_off:
-        print(f"{owed.sink} -> {owed.endpoint}: switched off")
-        print(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
-        print(f"            again or given up with `tracebridge forget {owed.sink}`")
+        say(f"{owed.sink} -> {owed.endpoint}: switched off")
+        say(f"  owed      {owed.sessions:,} sessions, {owed.events:,} events in flight; kept until it is switched on")
+        say(f"            again or given up with `tracebridge forget {owed.sink}`")
     if not found.defective and not any(sink.enabled for sink in found.sinks):
         print("no sink but the journal is switched on")
     for problem in found.problems[:_MOST_PROBLEMS]:
-        print(f"broken line: {problem}")
+        say(f"broken line: {problem}")
     if len(found.problems) > _MOST_PROBLEMS:
         print(f"… and {len(found.problems) - _MOST_PROBLEMS:,} more broken lines: --json tells all")
 
@@ -175,29 +175,29 @@ def print_status(found: Status) -> None:
 def _print_sink(sink: SinkStatus) -> None:
     events = sink.events
     until = f"; tried again at {sink.until}" if sink.until else ""
-    print(f"{sink.name} -> {sink.endpoint}: {sink.state}" + (f" ({sink.detail}{until})" if sink.detail else ""))
-    print(f"  delivered {sink.delivered_spans:,} spans of {events.confirmed:,} of {events.written:,} events")
-    print(f"  in flight {sink.in_flight_spans:,} spans of {events.in_flight:,} events")
-    print(f"  pending   {events.unread:,} events unread, {events.open:,} of spans that are still open")
+    say(f"{sink.name} -> {sink.endpoint}: {sink.state}" + (f" ({sink.detail}{until})" if sink.detail else ""))
+    say(f"  delivered {sink.delivered_spans:,} spans of {events.confirmed:,} of {events.written:,} events")
+    say(f"  in flight {sink.in_flight_spans:,} spans of {events.in_flight:,} events")
+    say(f"  pending   {events.unread:,} events unread, {events.open:,} of spans that are still open")
     if sink.oldest:
-        print(f"  oldest    of what it has not taken is of {sink.oldest}")
+        say(f"  oldest    of what it has not taken is of {sink.oldest}")
     if events.left_out:
-        print(f"  left out  {events.left_out:,} events by the policy")
+        say(f"  left out  {events.left_out:,} events by the policy")
     for reason, count in list(sink.rejected.items())[:_MOST_REASONS]:
-        print(f"  dead      {count:,} spans: {reason}")
+        say(f"  dead      {count:,} spans: {reason}")
     if sink.rejected:
-        print(f"            {sink.dead_spans:,} in all: see `tracebridge dead list`")
+        say(f"            {sink.dead_spans:,} in all: see `tracebridge dead list`")
     if sink.discarded_spans:
-        print(f"  discarded {sink.discarded_spans:,} spans that were dead letters")
+        say(f"  discarded {sink.discarded_spans:,} spans that were dead letters")
     if sink.cut_spans:
-        print(f"  cut       {sink.cut_spans:,} spans, which were too large or held too large a value")
+        say(f"  cut       {sink.cut_spans:,} spans, which were too large or held too large a value")
     if sink.possible_repeats:
-        print(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
+        say(f"  repeats   {sink.possible_repeats:,} spans may be there twice")
     if sink.defective_sessions:
         found = f"{sink.defective_sessions:,} of {sink.compared_sessions:,} compared sessions"
-        print(f"  findings  in {found}: see `tracebridge validations`")
+        say(f"  findings  in {found}: see `tracebridge validations`")
     if sink.shipper_pid is not None:
-        print(f"  shipper   process {sink.shipper_pid}")
+        say(f"  shipper   process {sink.shipper_pid}")
 
 
 def _journal_status(path: Path, broken_lines: int, *, is_own: bool) -> JournalStatus:

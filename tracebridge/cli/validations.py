@@ -122,9 +122,9 @@ def _print(listed: list[Listed], known: list[Known]) -> None:
     if not listed:
         print("nothing was validated yet")
     for sink in known:
-        print(f"{sink.sink} -> {sink.endpoint}: {sink.clean:,} sessions were compared and are clean")
+        say(f"{sink.sink} -> {sink.endpoint}: {sink.clean:,} sessions were compared and are clean")
         for name in sink.defective:
-            print(f"  findings  {name}: see `tracebridge validate --sink {sink.sink}`")
+            say(f"  findings  {name}: see `tracebridge validate --sink {sink.sink}`")
 
 
 def _came_to(one: Listed) -> str:

@@ -13,6 +13,7 @@ from tracebridge.delivery.prior import SpanId
 from tracebridge.delivery.receipts import words_of
 from tracebridge.delivery.state import Advance, Batch, SpanRef
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS, SessionKey, SessionWatch
+from tracebridge.line import one_line
 from tracebridge.log import log
 from tracebridge.policy import Policy, keeps_span
 from tracebridge.session_stream import Problem, SessionStream, Step
@@ -115,7 +116,7 @@ class Collector:
                     self._current = None
             except OSError as error:
                 # the next scan finds the session again if it can be read then
-                log.warning("session %s cannot be read: %s", reading.key.name, error)
+                log.warning("session %s cannot be read: %s", one_line(reading.key.name), error)
                 self._current = None
         return Collected(
             batches=draft.batches(),
@@ -265,7 +266,7 @@ class _Draft:
 
 def _reported(problem: Problem, key: SessionKey) -> list[JournalProblem]:
     """Tell of a problem, and return it if it is one that stays in the file."""
-    place = f"{problem.file}: byte {problem.offset}"
+    place = f"{one_line(str(problem.file))}: byte {problem.offset}"
     if not problem.is_of_line:
         log.warning("%s: %s", place, problem.text)
         return []

@@ -20,6 +20,7 @@ from tracebridge.delivery.state import Mark, State
 from tracebridge.journal import layout
 from tracebridge.journal.locking import is_held
 from tracebridge.journal.opened import LogPosition, OpenedLog
+from tracebridge.line import one_line
 from tracebridge.log import log
 from tracebridge.policy import Policy, untouched_size
 from tracebridge.session_stream import SessionStream
@@ -230,7 +231,7 @@ class SessionWatch:
             return None
         except OSError as error:
             # the next scan finds the session again if it can be read then
-            log.warning("session %s cannot be read: %s", key.name, error)
+            log.warning("session %s cannot be read: %s", one_line(key.name), error)
             return None
         self._growing[key] = stream
         unread = max(0, _size_of(stream.path) - stream.offset)

@@ -18,6 +18,7 @@ from tracebridge.delivery.rules import current_rules
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.journal.reader import is_read
+from tracebridge.line import one_line
 from tracebridge.log import log
 from tracebridge.threads import BackgroundThread
 from tracebridge.validation.comparison import Comparison
@@ -132,7 +133,7 @@ class ContinuousValidation:
         log.error(
             "sink %s does not show session %s as it was recorded (%s): see `tracebridge validate --sink %s`",
             sink,
-            session_id,
+            one_line(session_id),
             words,
             sink,
         )
