@@ -18,6 +18,8 @@ Host = Annotated[
         description="the address of a LangFuse server, such as https://cloud.langfuse.com",
     ),
 ]
+_SECRET_KEY: Final = "sk-lf-"
+"""How the secret keys begin that LangFuse makes; whoever chooses their own may begin them otherwise."""
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -39,6 +41,12 @@ class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Check what a type cannot say, and fix a relative path: another process may open it, from elsewhere."""
         if not is_http_url(self.host):
             raise ValueError("host: expected http://host:port or https://host:port, without spaces and line breaks")
+        if "?" in self.host or "#" in self.host:
+            # it is shown, and the API's path has to follow it
+            raise ValueError("host: expected an address without parameters")
+        if self.public_key.startswith(_SECRET_KEY):
+            # public keys are shown, and name the project in the state
+            raise ValueError(f"public_key: one that begins with {_SECRET_KEY} is a secret key; public ones are shown")
         if self.ca_file:
             msgspec.structs.force_setattr(self, "ca_file", os.path.abspath(self.ca_file))
 

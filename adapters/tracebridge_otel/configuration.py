@@ -190,3 +190,6 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def _check_url(key: str, url: str) -> None:
     if not is_http_url(url):
         raise ValueError(f"{key}: expected http://host:port or https://host:port, without spaces and line breaks")
+    if urlsplit(url).username is not None:
+        # of an endpoint without a scheme nobody else can tell
+        raise ValueError(f"{key}: the URL holds credentials; give them as headers")

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from tests.config.conftest import Load, Mistakes
-from tracebridge.config import show
+from tracebridge.config import reveal, show
 from tracebridge.errors import ConfigurationError
 
 SECRET = "sk-lf-hidden"
@@ -77,3 +77,18 @@ def test_settings_never_show_a_secret(load_yaml: Load, caplog: pytest.LogCapture
     with caplog.at_level(logging.DEBUG):
         logging.getLogger(__name__).info("configured: %s", settings)
     assert SECRET not in repr(settings) + str(settings) + f"{settings}" + show(settings) + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"https://h/v1/traces?api_key={SECRET}&tenant=a#x", "https://h/v1/traces?api_key=********&tenant=********"),
+        (f"https://h?{SECRET}", "https://h?********"),
+        ("https://h/explore?left={trace_id}", "https://h/explore?left={trace_id}"),
+        ("what?", "what?"),
+    ],
+)
+def test_the_parameters_of_a_url_are_not_shown_but_for_a_placeholder(load_yaml: Load, url: str, shown: str) -> None:
+    settings = load_yaml("agent_trace: {sinks: {collector: {key: k, host: '${URL}'}}}", {"URL": url})
+    assert f'host: "{shown}"' in show(settings)
+    assert url.encode() in reveal(settings)

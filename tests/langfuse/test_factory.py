@@ -104,3 +104,17 @@ def test_wrong_credentials_are_told_as_such(backend: DevServer) -> None:
 def test_a_host_that_no_request_can_go_to_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="host: expected http://host:port"):
         LangfuseSettings(host=host, public_key="pk", secret_key=Secret("sk"))
+
+
+@pytest.mark.parametrize("host", ["http://host:3000/?key=hunter22", "http://host:3000#hunter22"])
+def test_a_host_with_parameters_is_refused_without_telling_them(host: str) -> None:
+    """It names the project in the state, in reports and in logs."""
+    with pytest.raises(ValueError, match="host: expected an address without parameters") as caught:
+        LangfuseSettings(host=host, public_key="pk", secret_key=Secret("sk"))
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_secret_key_in_the_place_of_the_public_one_is_refused_without_telling_it() -> None:
+    with pytest.raises(ValueError, match="public_key: one that begins with sk-lf- is a secret key") as caught:
+        LangfuseSettings(host="http://host", public_key="sk-lf-hunter22", secret_key=Secret("pk-lf-1"))
+    assert "hunter22" not in str(caught.value)

@@ -82,6 +82,17 @@ def test_an_endpoint_that_grpc_cannot_go_to_is_refused(endpoint: str) -> None:
         OtelSettings(protocol="grpc", endpoint=endpoint)
 
 
+@pytest.mark.parametrize("endpoint", ["me:hunter22@collector:4317", "https://me:hunter22@collector:4317"])
+def test_an_endpoint_that_holds_credentials_is_refused_without_telling_them(endpoint: str) -> None:
+    for variable in (False, True):
+        with pytest.raises(ConfigurationError, match="holds credentials") as caught:
+            configured(
+                {"protocol": "grpc"} if variable else {"protocol": "grpc", "endpoint": endpoint},
+                {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if variable else {},
+            )
+        assert "hunter22" not in str(caught.value)
+
+
 def test_a_clients_key_without_its_certificate_is_refused() -> None:
     with pytest.raises(ValueError, match="client_certificate"):
         OtelSettings(client_key="key.pem")

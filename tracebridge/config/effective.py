@@ -128,12 +128,21 @@ def _comment(origin: str | None) -> str:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return value if _PLAIN_WORD.fullmatch(value) else _quoted(value)
+        return value if _PLAIN_WORD.fullmatch(value) else _quoted(_without_parameters(value))
     if isinstance(value, list):
         return f"[{', '.join(_scalar(item) for item in value)}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_scalar(key)}: {_scalar(item)}' for key, item in value.items())}}}"
     return json.dumps(value)
+
+
+def _without_parameters(text: str) -> str:
+    """A URL with the values of its parameters masked: a key may be among them. One with a placeholder is a template."""
+    address, mark, query = text.partition("?")
+    if not mark or "://" not in address or "{" in query:
+        return text
+    pairs = [part.partition("=") for part in query.split("&")]
+    return address + mark + "&".join(f"{name}={MASK}" if equals else MASK for name, equals, _ in pairs)
 
 
 def _quoted(text: str) -> str:
