@@ -202,7 +202,8 @@ class PublicApi:
 
     def _failure(self, route: str, answer: Answer, *, can_be_less: bool) -> Exception:
         status = answer.status
-        said = f"HTTP {status}{_colon(message_in(answer))}"
+        # masked before it is cut, so that no half of a credential is left at the end
+        said = f"HTTP {status}{_colon(self._redact(message_in(answer)))}"
         if can_be_less and status in _TOO_MUCH:
             return TooMuchError(self._words(route, said))
         if status in _PASSING:

@@ -18,6 +18,7 @@ import msgspec
 
 from tracebridge.line import one_line
 from tracebridge.sink import Outcome, Receipt
+from tracebridge_otlp.secrecy import CUT
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """No more than this of an answer's body is looked at. A thousand spans, each answered for on its own, need less."""
@@ -174,7 +175,7 @@ def message_in(answer: Answer) -> str:
 def shortened(text: str) -> str:
     """Make a text fit for one line of a log."""
     line = one_line(text)
-    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + "…"
+    return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + CUT
 
 
 def says_too_large(text: str) -> bool:

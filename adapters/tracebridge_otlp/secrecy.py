@@ -8,6 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 from tracebridge.errors import ConfigurationError
 
 MASK = "***"
+CUT = "…"
+"""What stands at the end of a text that was cut."""
 _SHORTEST_SECRET = 4
 """Shorter header values (`1`, `4`) are no secrets, and masking them would garble every message."""
 
@@ -29,14 +31,20 @@ class Redactor:
         self._secrets = sorted((secret for secret in secrets if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """Return `text` with every secret masked."""
+        """Return `text` with every secret masked, also one of which only the beginning is left where a text was cut."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        return text
+        if not text.endswith(CUT):
+            return text
+        rest = text.removesuffix(CUT)
+        left = max((_beginning_at_end(rest, secret) for secret in self._secrets), default=0)
+        return f"{rest[:-left]}{MASK}{CUT}" if left else text
 
 
-def _worth_masking(value: str) -> bool:
-    return len(value) >= _SHORTEST_SECRET
+def _beginning_at_end(text: str, secret: str) -> int:
+    """How many of a secret's first characters stand at the end of a text, if they are enough to matter."""
+    lengths = range(len(secret) - 1, _SHORTEST_SECRET - 1, -1)
+    return next((length for length in lengths if text.endswith(secret[:length])), 0)
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, str]:

@@ -409,6 +409,17 @@ def test_refused_credentials_are_named_and_never_shown(backend: DevServer) -> No
     assert "sk-never-shown" not in str(raised.value)
 
 
+@pytest.mark.parametrize("place", range(170, 200))
+def test_no_half_of_a_quoted_secret_is_left_where_the_servers_words_are_cut(place: int) -> None:
+    with scripted(lambda path, parameters: (403, {"message": "x" * place + "sk-never-shown is no key"})) as url:
+        settings = LangfuseSettings(host=url, public_key="pk", secret_key=Secret("sk-never-shown"))
+        reader = LangfuseReader(settings)
+        with pytest.raises(BackendError, match="check public_key and secret_key") as raised:
+            list(reader.read(Query(session_id="s", start_ns=0, end_ns=1)))
+        reader.close()
+    assert "sk-n" not in str(raised.value)
+
+
 def test_a_server_that_quotes_the_credentials_does_not_get_them_into_a_message() -> None:
     basic = base64.b64encode(b"pk:sk-never-shown").decode()
     with scripted(lambda path, _: (400, {"message": f"bad: sk-never-shown, Basic {basic}, pw-neither"})) as url:

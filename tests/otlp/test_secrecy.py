@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tracebridge.errors import ConfigurationError
+from tracebridge_otlp.answer import shortened
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 
 
@@ -22,6 +23,14 @@ def test_credentials_are_masked_wherever_a_backend_quotes_them(quoted: str, show
 
 def test_a_secret_that_begins_with_another_is_masked_whole() -> None:
     assert Redactor(["abcd", "abcdef"], "http://host")("abcdef") == "***"
+
+
+@pytest.mark.parametrize("room", range(len("Bearer hunter22-is-long") + 2))
+def test_wherever_a_message_is_cut_no_part_of_a_secret_is_left_at_its_end(room: int) -> None:
+    redact = Redactor(["Bearer hunter22-is-long", "another"], "http://host")
+    cut = redact(shortened("x" * (299 - room) + "Bearer hunter22-is-long is no key of ours"))
+    assert "hunt" not in cut
+    assert cut.startswith("x" * (299 - room))
 
 
 def test_a_shown_url_has_no_user_and_no_query() -> None:
