@@ -15,7 +15,7 @@ from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.jitter import JITTER
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
-from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
+from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, error_words, message_in, retry_after_s, shortened
 from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, without_credentials
@@ -193,6 +193,8 @@ class PublicApi:
             late_at = time.monotonic() + _SLOWEST * self._timeout_s
             for piece in response.iter_bytes():
                 body += piece
+                if not response.is_success and len(body) > MAX_BODY_BYTES:
+                    break  # its status says enough
                 if can_be_less and len(body) > _LARGEST_BODY:
                     raise httpx.ReadError(f"more than {_LARGEST_BODY >> 20} MiB")
                 if time.monotonic() > late_at:

@@ -11,7 +11,7 @@ import httpx
 from tracebridge.errors import BackendError
 from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
-from tracebridge_otlp.answer import shortened
+from tracebridge_otlp.answer import MAX_BODY_BYTES, shortened
 from tracebridge_otlp.http_client import client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
@@ -71,6 +71,8 @@ class QueryService:
             late_at = time.monotonic() + _SLOWEST * self._timeout_s
             for piece in response.iter_bytes():
                 body += piece
+                if not response.is_success and len(body) > MAX_BODY_BYTES:
+                    break  # its status says enough
                 if time.monotonic() > late_at:
                     raise httpx.ReadTimeout(f"not whole after {_SLOWEST * self._timeout_s:g} s")
             kind = [header for header in response.headers.raw if header[0].lower() == b"content-type"]

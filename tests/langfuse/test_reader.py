@@ -24,6 +24,7 @@ from tests.langfuse.conftest import settings_of
 from tests.langfuse.scripted import Answer, Reply, scripted
 from tests.langfuse.test_mapping import REMAINDER, START_NS
 from tests.langfuse.test_mapping import span as any_span
+from tests.otlp.scripted_server import flooding, scripted_server
 from tests.workplace import Workplace
 from tracebridge.devserver import DevServer
 from tracebridge.errors import BackendError, BusyBackendError
@@ -656,6 +657,15 @@ def test_what_is_no_matter_of_size_is_tried_a_few_times_and_told(failure: str) -
     with pytest.raises(BackendError, match=r"cannot be read: (no whole answer|HTTP 50[024])"):
         read_from(answer)
     assert limits == [1_000, 250, 62, 15, 3, 1, 1, 1, 1]
+
+
+def test_of_an_error_that_never_ends_its_status_is_told_and_no_more_of_it_is_kept() -> None:
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 999999999999\r\n\r\nno entry"
+    with scripted_server(flooding(head, b" " * 65_536)) as url:
+        reader = LangfuseReader(LangfuseSettings(host=url, public_key="pk", secret_key=Secret("sk"), timeout=2))
+        with pytest.raises(BackendError, match="HTTP 403: no entry; check public_key and secret_key"):
+            list(reader.read(Query(session_id="s", start_ns=0, end_ns=1)))
+        reader.close()
 
 
 def test_an_answer_that_never_ends_is_left() -> None:
