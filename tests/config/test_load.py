@@ -10,6 +10,7 @@ import pytest
 from tests.config.conftest import Load
 from tests.config.sink_types import COLLECTOR, CollectorSettings, WebReader, registry
 from tracebridge.config import load, locate
+from tracebridge.errors import ConfigurationError
 from tracebridge.policy import Policy
 from tracebridge.secret import Secret
 
@@ -274,3 +275,11 @@ def test_a_sink_without_content_is_sent_nothing_that_was_said_and_whatever_else_
     )
     assert second.policy == settings.capture
     assert settings.origins["agent_trace.sinks.collector.policy.include_messages"] == "content: false"
+
+
+@pytest.mark.parametrize("key", ["trace_dir", "sinks", "migration", "release"])
+def test_aliases_of_aliases_of_aliases_are_a_mistake_like_any_other(load_yaml: Load, key: str) -> None:
+    """Written out they would be more than any machine holds."""
+    doubled = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    with pytest.raises(ConfigurationError, match=rf"agent_trace\.{key}: expected"):
+        load_yaml(f"a0: &a0 [x]\n{doubled}agent_trace:\n  {key}: *a29\n")

@@ -70,6 +70,9 @@ class MappingNode(msgspec.Struct, frozen=True, kw_only=True):
 
 Node = ScalarNode | ListNode | MappingNode
 
+_Known = dict[int, Node]
+"""By the identity of a node of the YAML library, what it was converted to."""
+
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """What a configuration says at its top level about one section, and which other sections it has."""
@@ -113,7 +116,7 @@ def from_yaml(text: str, section: str) -> Document:
     if not isinstance(root, yaml.MappingNode):
         raise MalformedError("the file is not a mapping", f"start it with `{section}:`", _line(root))
     return Document(
-        sections=tuple(_entry(key, value, ()) for key, value in root.value if key.value == section),
+        sections=tuple(_entry(key, value, (), {}) for key, value in root.value if key.value == section),
         others=tuple(str(key.value) for key, _ in root.value if key.value != section),
     )
 
@@ -137,44 +140,50 @@ def _node(value: Any) -> Node:
     return ScalarNode(value=value, written=str(value), line=None)
 
 
-def _convert(node: yaml.Node, parents: tuple[int, ...]) -> Node:
-    import yaml
-
+def _convert(node: yaml.Node, parents: tuple[int, ...], known: _Known) -> Node:
     if id(node) in parents:
         raise MalformedError("an alias refers to what it is part of", "write the value out", _line(node))
-    within = (*parents, id(node))
+    # once for all aliases of it: those of aliases of aliases would be too many
+    if id(node) not in known:
+        known[id(node)] = _converted(node, (*parents, id(node)), known)
+    return known[id(node)]
+
+
+def _converted(node: yaml.Node, within: tuple[int, ...], known: _Known) -> Node:
+    import yaml
+
     if isinstance(node, yaml.MappingNode):
-        return MappingNode(entries=_entries(node, within), line=_line(node))
+        return MappingNode(entries=_entries(node, within, known), line=_line(node))
     if isinstance(node, yaml.SequenceNode):
-        return ListNode(items=tuple(_convert(item, within) for item in node.value), line=_line(node))
+        return ListNode(items=tuple(_convert(item, within, known) for item in node.value), line=_line(node))
     assert isinstance(node, yaml.ScalarNode), "YAML has three kinds of nodes"
     return _scalar(node)
 
 
-def _entries(node: yaml.MappingNode, within: tuple[int, ...]) -> tuple[Entry, ...]:
-    own = [_entry(key, value, within) for key, value in node.value if key.tag != _MERGE_TAG]
+def _entries(node: yaml.MappingNode, within: tuple[int, ...], known: _Known) -> tuple[Entry, ...]:
+    own = [_entry(key, value, within, known) for key, value in node.value if key.tag != _MERGE_TAG]
     seen = {entry.key for entry in own}
     merged: list[Entry] = []
     for key, value in node.value:
-        for entry in _merged(value, within) if key.tag == _MERGE_TAG else ():
+        for entry in _merged(value, within, known) if key.tag == _MERGE_TAG else ():
             if entry.key not in seen:
                 seen.add(entry.key)
                 merged.append(entry)
     return (*own, *merged)
 
 
-def _merged(node: yaml.Node, within: tuple[int, ...]) -> Iterable[Entry]:
-    converted = _convert(node, within)
+def _merged(node: yaml.Node, within: tuple[int, ...], known: _Known) -> Iterable[Entry]:
+    converted = _convert(node, within, known)
     for part in converted.items if isinstance(converted, ListNode) else (converted,):
         if not isinstance(part, MappingNode):
             raise MalformedError("`<<` merges something that is no mapping", "merge mappings only", _line(node))
         yield from part.entries
 
 
-def _entry(key: yaml.Node, value: yaml.Node, within: tuple[int, ...]) -> Entry:
+def _entry(key: yaml.Node, value: yaml.Node, within: tuple[int, ...], known: _Known) -> Entry:
     if not isinstance(key.value, str):
         raise MalformedError("a key is a list or a mapping", "write a plain name", _line(key))
-    return Entry(key=key.value, line=_line(key), value=_convert(value, within))
+    return Entry(key=key.value, line=_line(key), value=_convert(value, within, known))
 
 
 def _scalar(node: yaml.ScalarNode) -> ScalarNode:
