@@ -135,6 +135,10 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if path:
                 msgspec.structs.force_setattr(self, name, os.path.abspath(path))
         _check_url("endpoint", self._address)
+        given = self.endpoint or self.traces_endpoint or self.base_endpoint
+        if "://" not in given and urlsplit(self._address).username is not None:
+            # to whoever reads the configuration it is no URL, and would be shown
+            raise ValueError("endpoint: the URL holds credentials; give them as headers")
         taken = sorted(name for name in self.attributes if not name or is_taken(name))
         if taken:
             raise ValueError(
@@ -190,6 +194,3 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def _check_url(key: str, url: str) -> None:
     if not is_http_url(url):
         raise ValueError(f"{key}: expected http://host:port or https://host:port, without spaces and line breaks")
-    if urlsplit(url).username is not None:
-        # of an endpoint without a scheme nobody else can tell
-        raise ValueError(f"{key}: the URL holds credentials; give them as headers")
