@@ -14,6 +14,8 @@ from tracebridge.event import Event, NotAnEventError, UsualLine, event_from_json
 
 _EVENT_BEGINS: Final = re.compile(rb'\{"timestamp":\s*"[^"\\]{0,64}",\s*"event_type":')
 """How every writer begins a line; data may hold many objects with a timestamp, and trying each takes its time."""
+_LONGEST_REST: Final = 16 << 20
+"""In bytes. Half a line is longer only where an agent records what is that long, and died while it did."""
 _BEFORE_A_VALUE: Final = (b":", b": ", b",", b", ", b"[")
 """What stands before a value in JSON, however it is written."""
 
@@ -60,10 +62,13 @@ def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
 def is_read(path: Path, offset: int, size: int) -> bool:
     """Whether a journal of `size` bytes that was read to `offset` has nothing more to give.
 
-    Half a line at its end, of a writer that died or has not finished, is nothing. What cannot be read may have more.
+    Half a line at its end, of a writer that died or has not finished, is nothing. What cannot be read may have more,
+    and so may what is too long to be looked through by those who ask about many journals.
     """
     if offset >= size:
         return offset == size
+    if size - offset > _LONGEST_REST:
+        return False
     try:
         with path.open("rb") as file:
             return next(read_journal(file, offset), None) is None
