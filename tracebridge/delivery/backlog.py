@@ -62,7 +62,7 @@ class Backlog:
                 size, offset = size_of(events), positions.get(folder.name, 0)
                 if size < offset:
                     offset = 0  # another file has taken the place of the one that was read
-                if portion.takes(Journal(number, folder)) and not is_read(events, offset, size):
+                if size > offset and portion.takes(Journal(number, folder)) and not is_read(events, offset, size):
                     yield Unread(events, offset, size)
 
     def left(self, deadline: float | None = None) -> Left:
