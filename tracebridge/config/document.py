@@ -70,8 +70,8 @@ class MappingNode(msgspec.Struct, frozen=True, kw_only=True):
 
 Node = ScalarNode | ListNode | MappingNode
 
-_Known = dict[int, Node]
-"""By the identity of a node of the YAML library, what it was converted to."""
+_Known = dict[int, Node | None]
+"""By the identity of a node of the YAML library, what it was converted to; None as long as it is being converted."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ def from_yaml(text: str, section: str) -> Document:
     if not isinstance(root, yaml.MappingNode):
         raise MalformedError("the file is not a mapping", f"start it with `{section}:`", _line(root))
     return Document(
-        sections=tuple(_entry(key, value, (), {}) for key, value in root.value if key.value == section),
+        sections=tuple(_entry(key, value, {}) for key, value in root.value if key.value == section),
         others=tuple(str(key.value) for key, _ in root.value if key.value != section),
     )
 
@@ -140,50 +140,52 @@ def _node(value: Any) -> Node:
     return ScalarNode(value=value, written=str(value), line=None)
 
 
-def _convert(node: yaml.Node, parents: tuple[int, ...], known: _Known) -> Node:
-    if id(node) in parents:
-        raise MalformedError("an alias refers to what it is part of", "write the value out", _line(node))
+def _convert(node: yaml.Node, known: _Known) -> Node:
     # once for all aliases of it: those of aliases of aliases would be too many
     if id(node) not in known:
-        known[id(node)] = _converted(node, (*parents, id(node)), known)
-    return known[id(node)]
+        known[id(node)] = None
+        known[id(node)] = _converted(node, known)
+    found = known[id(node)]
+    if found is None:
+        raise MalformedError("an alias refers to what it is part of", "write the value out", _line(node))
+    return found
 
 
-def _converted(node: yaml.Node, within: tuple[int, ...], known: _Known) -> Node:
+def _converted(node: yaml.Node, known: _Known) -> Node:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        return MappingNode(entries=_entries(node, within, known), line=_line(node))
+        return MappingNode(entries=_entries(node, known), line=_line(node))
     if isinstance(node, yaml.SequenceNode):
-        return ListNode(items=tuple(_convert(item, within, known) for item in node.value), line=_line(node))
+        return ListNode(items=tuple(_convert(item, known) for item in node.value), line=_line(node))
     assert isinstance(node, yaml.ScalarNode), "YAML has three kinds of nodes"
     return _scalar(node)
 
 
-def _entries(node: yaml.MappingNode, within: tuple[int, ...], known: _Known) -> tuple[Entry, ...]:
-    own = [_entry(key, value, within, known) for key, value in node.value if key.tag != _MERGE_TAG]
+def _entries(node: yaml.MappingNode, known: _Known) -> tuple[Entry, ...]:
+    own = [_entry(key, value, known) for key, value in node.value if key.tag != _MERGE_TAG]
     seen = {entry.key for entry in own}
     merged: list[Entry] = []
     for key, value in node.value:
-        for entry in _merged(value, within, known) if key.tag == _MERGE_TAG else ():
+        for entry in _merged(value, known) if key.tag == _MERGE_TAG else ():
             if entry.key not in seen:
                 seen.add(entry.key)
                 merged.append(entry)
     return (*own, *merged)
 
 
-def _merged(node: yaml.Node, within: tuple[int, ...], known: _Known) -> Iterable[Entry]:
-    converted = _convert(node, within, known)
+def _merged(node: yaml.Node, known: _Known) -> Iterable[Entry]:
+    converted = _convert(node, known)
     for part in converted.items if isinstance(converted, ListNode) else (converted,):
         if not isinstance(part, MappingNode):
             raise MalformedError("`<<` merges something that is no mapping", "merge mappings only", _line(node))
         yield from part.entries
 
 
-def _entry(key: yaml.Node, value: yaml.Node, within: tuple[int, ...], known: _Known) -> Entry:
+def _entry(key: yaml.Node, value: yaml.Node, known: _Known) -> Entry:
     if not isinstance(key.value, str):
         raise MalformedError("a key is a list or a mapping", "write a plain name", _line(key))
-    return Entry(key=key.value, line=_line(key), value=_convert(value, within, known))
+    return Entry(key=key.value, line=_line(key), value=_convert(value, known))
 
 
 def _scalar(node: yaml.ScalarNode) -> ScalarNode:
