@@ -15,8 +15,8 @@ from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.jitter import JITTER
 from tracebridge_langfuse.configuration import LangfuseSettings
 from tracebridge_langfuse.rate import RequestRate
-from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, error_words, message_in, retry_after_s, shortened
-from tracebridge_otlp.http_client import client_for
+from tracebridge_otlp.answer import Answer, error_words, message_in, retry_after_s, shortened
+from tracebridge_otlp.http_client import body_of, client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, without_credentials
 from tracebridge_otlp.untraced import untraced
@@ -32,8 +32,6 @@ _UNSAID_LIMIT_S: Final = 5.0
 """How long to wait after a refusal for the rate that does not say how long."""
 _LARGEST_BODY: Final = 64 * 1024 * 1024
 """A larger answer is not read to its end if less can be asked for."""
-_SLOWEST: Final = 5
-"""How many time-outs an answer that keeps coming may take."""
 
 _TOO_MANY_REQUESTS: Final = 429
 _TOO_MUCH: Final = frozenset({413, 422, 500, 502, 504})
@@ -187,20 +185,11 @@ class PublicApi:
             raise self._trouble(route, f"{error_words(error)}; {_CHECK_HOST}") from None
 
     def _exchange(self, route: str, parameters: Mapping[str, str], *, can_be_less: bool) -> Answer:
-        body = bytearray()
+        most_bytes = _LARGEST_BODY if can_be_less else None
         with self._http.stream("GET", f"{self._base_url}{API}{route}", params=dict(parameters)) as response:
-            # each read has the time-out for itself, and a body may come byte by byte
-            late_at = time.monotonic() + _SLOWEST * self._timeout_s
-            for piece in response.iter_bytes():
-                body += piece
-                if not response.is_success and len(body) > MAX_BODY_BYTES:
-                    break  # its status says enough
-                if can_be_less and len(body) > _LARGEST_BODY:
-                    raise httpx.ReadError(f"more than {_LARGEST_BODY >> 20} MiB")
-                if time.monotonic() > late_at:
-                    raise httpx.ReadTimeout(f"not whole after {_SLOWEST * self._timeout_s:g} s")
+            body = body_of(response, timeout_s=self._timeout_s, most_bytes=most_bytes)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(status=response.status_code, headers=headers, body=bytes(body))
+            return Answer(status=response.status_code, headers=headers, body=body)
 
     def _failure(self, route: str, answer: Answer, *, can_be_less: bool) -> Exception:
         status = answer.status

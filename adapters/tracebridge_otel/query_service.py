@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Self
 
 import httpx
 
 from tracebridge.errors import BackendError
 from tracebridge_otel.certificates import certificates_of
 from tracebridge_otel.configuration import OtelSettings, ReaderSettings
-from tracebridge_otlp.answer import MAX_BODY_BYTES, shortened
-from tracebridge_otlp.http_client import client_for
+from tracebridge_otlp.answer import shortened
+from tracebridge_otlp.http_client import body_of, client_for
 from tracebridge_otlp.http_transport import Certificates, tls_context
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
-
-_SLOWEST: Final = 5
-"""How many time-outs an answer that keeps coming may take."""
 
 
 class QueryService:
@@ -64,19 +60,11 @@ class QueryService:
         return response
 
     def _asked(self, path: str, parameters: Mapping[str, str], accept: str) -> httpx.Response:
-        body = bytearray()
         asked = self._client.stream("GET", self._base + path, params=parameters, headers={"accept": accept})
         with asked as response:
-            # each read has the time-out for itself, and a body may come byte by byte
-            late_at = time.monotonic() + _SLOWEST * self._timeout_s
-            for piece in response.iter_bytes():
-                body += piece
-                if not response.is_success and len(body) > MAX_BODY_BYTES:
-                    break  # its status says enough
-                if time.monotonic() > late_at:
-                    raise httpx.ReadTimeout(f"not whole after {_SLOWEST * self._timeout_s:g} s")
+            body = body_of(response, timeout_s=self._timeout_s)
             kind = [header for header in response.headers.raw if header[0].lower() == b"content-type"]
-            return httpx.Response(response.status_code, headers=kind, content=bytes(body))
+            return httpx.Response(response.status_code, headers=kind, content=body)
 
     def refused(self, path: str, response: httpx.Response) -> BackendError:
         """The error for an answer whose status says that it is none."""
