@@ -144,8 +144,7 @@ class State:
     @property
     def successor_of(self) -> str:
         """The name of the damaged file that this state was begun in the place of; empty if there was none."""
-        row = self._file.db.execute("SELECT value FROM about WHERE name = 'successor_of'").fetchone()
-        return "" if row is None else str(row[0])
+        return self._about("successor_of") or ""
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -173,23 +172,21 @@ class State:
 
     def ramp(self, target: int) -> Ramp:
         """Since when a target's shares of sessions are delivered."""
-        row = self._file.db.execute("SELECT value FROM about WHERE name = ?", (f"{_RAMP}{target}",)).fetchone()
-        return Ramp() if row is None else Ramp(msgspec.json.decode(row[0], type=tuple[Stage, ...]))
+        kept = self._about(f"{_RAMP}{target}")
+        return Ramp() if kept is None else Ramp(msgspec.json.decode(kept, type=tuple[Stage, ...]))
 
     def keep_ramp(self, target: int, ramp: Ramp) -> None:
         """Remember it, in the place of the one before."""
-        encoded = msgspec.json.encode(ramp.stages).decode()
-        self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_RAMP}{target}", encoded))
+        self._keep(f"{_RAMP}{target}", ramp.stages)
 
     def encoding(self, target: int) -> Encoding | None:
         """Under which policy it was encoded what waits for a target; None if that was never written down."""
-        row = self._file.db.execute("SELECT value FROM about WHERE name = ?", (f"{_ENCODING}{target}",)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Encoding)
+        kept = self._about(f"{_ENCODING}{target}")
+        return None if kept is None else msgspec.json.decode(kept, type=Encoding)
 
     def keep_encoding(self, target: int, encoding: Encoding) -> None:
         """Remember it, in the place of the one before."""
-        encoded = msgspec.json.encode(encoding).decode()
-        self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_ENCODING}{target}", encoded))
+        self._keep(f"{_ENCODING}{target}", encoding)
 
     def folder(self, path: Path) -> int:
         """The number of a folder of sessions; from now on shippers read it too.
@@ -229,8 +226,7 @@ class State:
             if window == ALWAYS:
                 db.execute("DELETE FROM about WHERE name = ?", (f"{_CHOSEN}{number}",))
             elif chosen is not None or number not in known:
-                encoded = msgspec.json.encode(sorted({window, *(chosen or ())})).decode()
-                db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (f"{_CHOSEN}{number}", encoded))
+                self._keep(f"{_CHOSEN}{number}", sorted({window, *(chosen or ())}))
             return number
 
     def forget_folder(self, number: int) -> None:
@@ -720,6 +716,16 @@ class State:
     def _counter(self, target: int, name: Counter) -> int:
         query = "SELECT coalesce(max(value), 0) FROM counter WHERE target = ? AND name = ?"
         return self._number(query, target, name)
+
+    def _about(self, name: str) -> str | None:
+        """What is remembered under a name; None if nothing is."""
+        row = self._file.db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _keep(self, name: str, value: object) -> None:
+        """Remember a value, as JSON, in the place of the one before."""
+        encoded = msgspec.json.encode(value).decode()
+        self._file.db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, encoded))
 
     def _number(self, query: str, *values: int | str | bytes) -> int:
         return int(self._file.db.execute(query, values).fetchone()[0])
