@@ -53,11 +53,13 @@ def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path, FileBackend())
 
 
-def validate(rig: Rig, session_id: str | None = None, policy: Policy | None = None) -> Verdict:
+def validate(
+    rig: Rig, session_id: str | None = None, policy: Policy | None = None, *, since_last: bool = False
+) -> Verdict:
     settings = settings_for(rig.trace_dir, rig.backend, rig.file, policy)
     validator = Validator(settings.sinks[0], rig.trace_dir)
     try:
-        return validator.validate(Scope(session_id=session_id))
+        return validator.validate(Scope(session_id=session_id, since_last=since_last))
     finally:
         validator.close()
 
@@ -304,11 +306,7 @@ def test_a_session_with_half_a_line_at_its_end_is_known_to_be_clean_once_it_was_
     end_with(write_session(rig.trace_dir, "a"), tail)
     rig.ship()
     assert validate(rig).exit_code == 0
-    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
-    try:
-        verdict = validator.validate(Scope(since_last=True))
-    finally:
-        validator.close()
+    verdict = validate(rig, since_last=True)
     assert (verdict.exit_code, verdict.known_clean) == (0, 1)
 
 
@@ -320,11 +318,7 @@ def test_a_journal_that_is_changed_in_its_place_while_it_is_compared_is_not_know
     backend.before_read = lambda: journal.write_text(journal.read_text("utf-8").replace("answer", "******"), "utf-8")
     assert validate(rig).exit_code == 0
     backend.before_read = int
-    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
-    try:
-        verdict = validator.validate(Scope(since_last=True))
-    finally:
-        validator.close()
+    verdict = validate(rig, since_last=True)
     assert (verdict.exit_code, verdict.known_clean) == (1, 0)
 
 
