@@ -152,7 +152,7 @@ def test_status_agrees_with_the_journal_before_and_after_delivery(
 
     size = layout.events_file(fed.trace_dir / "session-s").stat().st_size
     before = status()
-    nothing_wrong = {"is_gone": False, "broken_lines": 0, "lost_events": {}}
+    nothing_wrong = {"is_gone": False, "broken_lines": 0, "lost_events": {}, "apart": []}
     assert before[str(fed.trace_dir)] == {
         "folder": str(fed.trace_dir),
         "sessions": 1,
@@ -166,7 +166,7 @@ def test_status_agrees_with_the_journal_before_and_after_delivery(
     after = status()
     events = event_counts(fed.trace_dir).total() + event_counts(old).total()
     old_bytes = sum(file.stat().st_size for file in old.rglob("events.jsonl"))
-    one_broken = {"is_gone": False, "broken_lines": 1, "lost_events": {}}
+    one_broken = {"is_gone": False, "broken_lines": 1, "lost_events": {}, "apart": []}
     assert after[str(old)] == {
         "folder": str(old),
         "sessions": len(journal_events(old)),

@@ -61,6 +61,7 @@ def failing(**changes: object) -> list[str]:
         ({"dead": 1}, ["dead"]),
         ({"paused": "HTTP 401"}, ["paused"]),
         ({"gone": ("/old",)}, ["folders"]),
+        ({"apart": ("/traces/session-a/events.jsonl.1",)}, ["folders"]),
         ({"cuts": ("attributes-cut-at-2048-bytes",)}, ["content"]),
         ({"is_cut_earlier": True}, ["content"]),
         ({"narrowed_by": ("max_content_length",)}, ["policy"]),

@@ -442,6 +442,19 @@ def test_a_backfilled_folder_that_is_gone_is_in_the_way(workplace: Workplace, tm
     assert f"tracebridge forget --folder {tmp_path / 'old'}" in workplace.call("migrate", "status", *FEW).stdout
 
 
+@pytest.mark.parametrize("name", ["events.jsonl.1", "events.jsonl.gz"])
+def test_a_part_of_a_journal_that_was_rotated_away_is_in_the_way_until_it_is_back(
+    workplace: Workplace, devserver: DevServer, name: str
+) -> None:
+    journal = layout.events_file(layout.session_folder(workplace.trace_dir, "rotated"))
+    workplace.record("rotated")
+    journal.rename(journal.with_name(name))
+    assert names(status(workplace, *FEW)) == ["folders"]
+    assert str(journal.with_name(name)) in workplace.call("migrate", "status", *FEW).stdout
+    workplace.configure({"langfuse": langfuse(devserver, policy={"sample_rate": 1e-9})})
+    assert "folders" not in names(status(workplace, *FEW)), "what it is not owed is no business of a sink"
+
+
 def test_a_sink_that_cannot_be_read_back_cannot_take_the_journal_s_place_unless_another_one_does(
     workplace: Workplace, devserver: DevServer
 ) -> None:

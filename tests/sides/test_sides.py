@@ -16,6 +16,7 @@ from tests.delivery.rig import write_session
 from tests.langfuse.test_export import row_of, written
 from tests.workplace import Workplace, langfuse, otel
 from tracebridge.devserver import DevServer
+from tracebridge.journal import layout
 
 pytest.importorskip("ibis", reason="needs the extra `compare`")
 
@@ -77,6 +78,14 @@ def test_what_one_folder_lacks_is_missing_one_way_and_extra_the_other(delivered:
     here, copy = f"folder:{delivered.trace_dir}", f"folder:{tmp_path / 'copy'}"
     assert compared(delivered, here, copy)[1]["counts"].keys() == {"missing"}
     assert compared(delivered, copy, here)[1]["counts"].keys() == {"extra"}
+
+
+def test_what_was_rotated_away_in_a_folder_is_named_and_is_no_pass(delivered: Workplace) -> None:
+    part = layout.session_folder(delivered.trace_dir, "s1") / "events.jsonl.1"
+    part.write_bytes(b"")
+    code, told = compared(delivered, f"folder:{delivered.trace_dir}", "sink:langfuse")
+    assert (code, told["equal"]) == (2, SPANS)
+    assert [one["reason"].startswith(f"{part}: a part that was rotated") for one in told["uncompared"]] == [True]
 
 
 def test_a_session_that_is_still_written_is_compared_on_neither_side(delivered: Workplace, tmp_path: Path) -> None:

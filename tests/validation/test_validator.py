@@ -83,6 +83,27 @@ def test_journals_that_hold_no_event_are_no_comparison_and_no_pass(rig: Rig, con
     assert (verdict.exit_code, verdict.sessions) == (0, 1)
 
 
+@pytest.mark.parametrize("is_begun_anew", [True, False], ids=["begun anew", "not begun anew"])
+def test_what_was_rotated_away_is_told_and_never_passes_until_it_is_back_or_elsewhere(
+    rig: Rig, is_begun_anew: bool
+) -> None:
+    write_session(rig.trace_dir, "other", turns=1)
+    journal = write_session(rig.trace_dir, "s", turns=1)
+    part = journal.rename(journal.with_name("events.jsonl.1"))
+    if is_begun_anew:
+        write_session(rig.trace_dir, "s", turns=1, run_id="run-2")
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts) == (2, {})
+    (told,) = verdict.uncompared
+    assert (told.session_id, told.reason.startswith(f"{part}: a part that was rotated away")) == ("s", True)
+    assert validate(rig, "other").exit_code == 0
+
+    part.rename(rig.trace_dir / "elsewhere" if is_begun_anew else journal)
+    rig.ship()
+    assert validate(rig).exit_code == 0
+
+
 def test_a_journal_that_was_emptied_after_it_was_delivered_is_no_pass(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     emptied = write_session(rig.trace_dir, "b")

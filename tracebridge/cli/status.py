@@ -86,6 +86,8 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     broken_lines: int
     """Lines that could not be read; of one session not too many are counted."""
+    apart: list[str]
+    """Files beside its journals that may hold more of them, as those that were rotated away, and that nobody reads."""
     lost_events: dict[str, int]
     """Events that could not be written, by what stood in the way."""
 
@@ -153,6 +155,10 @@ def print_status(found: Status) -> None:
         say(f"journal {journal.folder}: {journal.sessions:,} sessions, {journal.bytes:,} bytes")
         if journal.is_gone:
             print("  gone      it was backfilled, and is not there any more; `tracebridge forget --folder` gives it up")
+        for part in journal.apart[:_MOST_PROBLEMS]:
+            say(f"  not read  {part}")
+        if len(journal.apart) > _MOST_PROBLEMS:
+            print(f"            and {len(journal.apart) - _MOST_PROBLEMS:,} more such files: --json tells all")
         for why, count in journal.lost_events.items():
             say(f"  lost      {count:,} events could not be written ({why})")
     for sink in found.sinks:
@@ -204,6 +210,7 @@ def _journal_status(path: Path, broken_lines: int, *, is_own: bool) -> JournalSt
     from tracebridge.delivery.backlog import size_of
     from tracebridge.journal import layout
     from tracebridge.journal.lost import lost_events
+    from tracebridge.journal.survey import parts_apart
 
     sizes = [size_of(layout.events_file(folder)) for folder in layout.session_folders(path)]
     return JournalStatus(
@@ -212,6 +219,7 @@ def _journal_status(path: Path, broken_lines: int, *, is_own: bool) -> JournalSt
         sessions=len(sizes),
         bytes=sum(sizes),
         broken_lines=broken_lines,
+        apart=[f"{part.path}: {part.reason}" for _, part in parts_apart(path)],
         lost_events=lost_events(path),
     )
 

@@ -196,6 +196,17 @@ def _journals(folder: Path, unread: list[Unread]) -> Iterator[tuple[Path, int]]:
             unread.append(Unread(path=shown(file), reason="is not a file"))
 
 
+def parts_apart(folder: Path) -> Iterator[tuple[Path, Unread]]:
+    """The files beside the journals of a folder's sessions that nobody reads, each with its session's folder."""
+    try:
+        sessions = sorted(folder.iterdir())
+    except OSError:
+        return  # whoever wants the journals in it tells
+    for session in sessions:
+        if layout.is_session_folder_name(session.name):
+            yield from ((session, part) for part in _beside(layout.events_file(session)))
+
+
 def _beside(file: Path) -> list[Unread]:
     """What else of a session lies beside its journal."""
     try:

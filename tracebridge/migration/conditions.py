@@ -16,6 +16,7 @@ RAMP: Final = "ramp"
 EARLIER_CUTS: Final = "earlier-cuts"
 """The name by which it is accepted that content was cut for a limit that the backend had when it was sent."""
 DAY_S: Final = 86_400.0
+_MOST_NAMED: Final = 3
 AHEAD_S: Final = 60.0
 """So much ahead of the clock a moment may lie, in seconds; of what lies further ahead nobody can tell the age."""
 
@@ -65,6 +66,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """When the newest validation ended that was asked to compare everything; 0 if there was none."""
     gone: tuple[str, ...] = ()
     """Backfilled folders that are not there any more, so that nothing tells what was sent from them."""
+    apart: tuple[str, ...] = ()
+    """Files beside the journals that may hold more of them, as those that were rotated away, and that nobody reads."""
     oldest_ns: int = 0
     """When the oldest event was written that the sink could have and has not taken; 0 without any."""
     dead: int = 0
@@ -123,12 +126,17 @@ def _conditions(facts: Facts, demands: Demands, accepted: frozenset[str]) -> Ite
         "a sink that can be read back",
         f"add `reader:` to agent_trace.sinks.{facts.sink}",
     )
+    absent = [f"gone: {', '.join(facts.gone)}"] if facts.gone else []
+    absent += [f"not read: {_some(facts.apart)}"] if facts.apart else []
+    forget = "; ".join(f"tracebridge forget --folder {shlex.quote(folder)}" for folder in facts.gone)
+    ways = [f"bring it back, or {forget}"] if facts.gone else []
+    ways += ["put its lines, unpacked, before those of events.jsonl, or move it away"] if facts.apart else []
     yield condition(
         "folders",
-        not facts.gone,
-        f"gone: {', '.join(facts.gone)}" if facts.gone else "all backfilled folders are there",
-        "every backfilled folder",
-        "bring it back, or " + "; ".join(f"tracebridge forget --folder {shlex.quote(folder)}" for folder in facts.gone),
+        not absent,
+        "; ".join(absent) or "all backfilled folders are there",
+        "every backfilled folder, and of each journal all in one file",
+        "; ".join(ways),
     )
     compare = f"touch events.jsonl where it is dated later than now, then {validate}" if facts.ahead else validate
     yield condition("compared", facts.owed == facts.clean, _compared(facts), "all compared and clean", compare)
@@ -246,6 +254,11 @@ def _compared(facts: Facts) -> str:
     found = [f"{count:,} {words}" for count, words in counts if count]
     young = f" ({facts.young:,} are younger than the newest validation, or open)" if facts.young else ""
     return f"{facts.clean:,} of {facts.owed:,} sessions are clean" + "".join(f", {words}" for words in found) + young
+
+
+def _some(names: Collection[str]) -> str:
+    shown = list(names)[:_MOST_NAMED]
+    return ", ".join(shown) + (f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else "")
 
 
 def _when(what: str, happened: str, age_s: float) -> str:

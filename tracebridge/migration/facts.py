@@ -21,6 +21,7 @@ from tracebridge.migration.conditions import AHEAD_S, Facts
 from tracebridge.migration.tiers import JOURNAL, Switch
 from tracebridge.policy import Policy
 from tracebridge.validation.continuous import least_rest_s
+from tracebridge.validation.owed import parts_apart_of
 from tracebridge.validation.scope import Scope
 
 _DELIVERED_WITHIN_S: Final = 60.0
@@ -70,6 +71,7 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
         oldest_ns=account_for(state, target, sink.policy).oldest_ns,
         dead=account.dead_spans,
         gone=tuple(str(folder) for folder in state.folders().values() if not folder.is_dir()),
+        apart=tuple(part.path for _, part in parts_apart_of(state, sink.policy)),
         paused=account.condition.detail or "no reason is known" if account.condition and is_paused else "",
     )
     newest = newest_of_everything(state.evidence.validations(target))

@@ -11,6 +11,7 @@ from tracebridge import policy as policies
 from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.errors import ConfigurationError
 from tracebridge.journal import layout
+from tracebridge.journal.survey import parts_apart
 from tracebridge.policy import Policy
 from tracebridge.session_stream import SessionStream
 from tracebridge.sides.side import Notes, Side
@@ -31,6 +32,10 @@ def folder_side(name: str, folder: Path, policy: Policy) -> Side:
 
 
 def _spans(folder: Path, policy: Policy, notes: Notes) -> Iterator[Span]:
+    for session, part in parts_apart(folder):
+        session_id = layout.session_id_of(session)
+        if policies.keeps_session(policy, session_id):
+            notes.could_not_read(f"{part.path}: {part.reason}", session_id)
     for session in layout.session_folders(folder):
         session_id = layout.session_id_of(session)
         if not policies.keeps_session(policy, session_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Final
 
@@ -11,8 +12,10 @@ from tracebridge.delivery.evidence import Compared
 from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.state import State
 from tracebridge.event import SESSION_START, Event
+from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
-from tracebridge.policy import Policy
+from tracebridge.journal.survey import Unread, parts_apart
+from tracebridge.policy import Policy, keeps_session
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
 
@@ -83,6 +86,15 @@ def owing(state: State, target: int, policy: Policy, scope: Scope, rules: str) -
         sampled_out=len(sampled_out),
         known_clean=len(drawn) - len(left),
     )
+
+
+def parts_apart_of(state: State, policy: Policy) -> Iterator[tuple[str, Unread]]:
+    """By session, the files that may hold more of what the sink is owed, and that nobody reads, as rotated ones."""
+    for path in state.folders().values():
+        for folder, part in parts_apart(path):
+            session_id = layout.session_id_of(folder)
+            if keeps_session(policy, session_id):
+                yield session_id, part
 
 
 def _is_in_scope(journals: list[Journal], scope: Scope) -> bool:

@@ -31,7 +31,7 @@ from tracebridge.validation.comparison import (
     without_moves,
 )
 from tracebridge.validation.expected import Expected, expected_of, id_of
-from tracebridge.validation.owed import Owed, Owing, owing
+from tracebridge.validation.owed import Owed, Owing, owing, parts_apart_of
 from tracebridge.validation.remedy import remedy
 from tracebridge.validation.scope import Scope
 from tracebridge.validation.verdict import Tally, Verdict
@@ -142,6 +142,7 @@ class Validator:
             owed = msgspec.structs.replace(owed, sessions=chosen)
         tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
         self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
+        self._tell_what_is_apart(scope, tally)
         number = self._state.evidence.begin(self._target, scope.text)
         deadline = time.monotonic() + max(LEAST_PATIENCE_S, 3 * self._capabilities.visibility_lag_s)
         done, is_readable = 0, True
@@ -173,6 +174,11 @@ class Validator:
                     f"{folder}: this backfilled folder is gone, so nothing tells what was sent from it; bring it back, "
                     f"or give it up with `tracebridge forget --folder {shlex.quote(str(folder))}`"
                 )
+
+    def _tell_what_is_apart(self, scope: Scope, tally: Tally) -> None:
+        for session_id, part in parts_apart_of(self._state, self._sink.policy):
+            if scope.session_id in (None, session_id):
+                tally.could_not_compare(f"{part.path}: {part.reason}", session_id)
 
     def _window(
         self, window: Sequence[Owed], deadline: float, tally: Tally, *, is_readable: bool
