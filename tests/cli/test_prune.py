@@ -49,6 +49,17 @@ def test_old_sessions_that_the_sink_shows_are_deleted(delivered: Workplace) -> N
     assert delivered.call("ship").stdout.startswith("langfuse: nothing new delivered")
 
 
+def test_a_session_that_is_entered_again_after_it_was_pruned_is_clean(delivered: Workplace) -> None:
+    delivered.record("entered-again")
+    assert delivered.call("ship").returncode == 0
+    assert delivered.call("prune", "--older-than", "0s").returncode == 0
+    assert sessions(delivered) == []
+    delivered.record("entered-again")
+    assert delivered.call("ship").returncode == 0
+    verdict = delivered.verdicts()["langfuse"]
+    assert (verdict["exit_code"], verdict["counts"], verdict["sessions"]) == (0, {}, 1)
+
+
 def test_what_has_to_stay_is_named_and_the_exit_code_says_so(delivered: Workplace, devserver: DevServer) -> None:
     devserver.faults.add(Fault(route=INGESTION, status=503))
     old(write_session(delivered.trace_dir, "undelivered"))

@@ -78,7 +78,7 @@ def is_empty(workplace: Workplace) -> bool:
 def empty(workplace: Workplace) -> None:
     """Deliver everything and delete it as the spool does, without waiting for its thread."""
     assert workplace.call("ship").returncode == 0
-    removal = Removal(workplace.settings, spooled=SpooledLog(workplace.trace_dir))
+    removal = Removal(workplace.settings, noted_in=SpooledLog(workplace.trace_dir))
     try:
         assert removal.remove_older_than(0).refused == []
     finally:
@@ -106,6 +106,22 @@ def test_a_session_that_the_spool_has_deleted_more_than_once_comes_back_whole_an
     verdict = workplace.verdicts()["langfuse"]
     assert (verdict["exit_code"], verdict["counts"]) == (0, {})
     assert verdict["losses"]["recorded-in-several-files"] == 4
+
+
+def test_a_session_that_is_entered_again_after_the_spool_deleted_it_is_clean_and_what_nobody_recorded_is_found(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    assert workplace.call(*OFF).returncode == 0
+    workplace.record("entered-again")
+    empty(workplace)
+    workplace.record("entered-again")
+    assert workplace.call("ship").returncode == 0
+    verdict = workplace.verdicts()["langfuse"]
+    assert (verdict["exit_code"], verdict["counts"], verdict["sessions"]) == (0, {}, 1)
+    strange = Workplace(workplace.folder / "elsewhere", dual(devserver), delivery="external")
+    strange.record("entered-again")
+    assert strange.call("ship").returncode == 0
+    assert workplace.verdicts()["langfuse"]["counts"] == {"extra": 2}
 
 
 def test_what_was_deleted_while_jsonl_was_off_comes_back_and_is_not_sent_again(workplace: Workplace) -> None:
@@ -163,7 +179,7 @@ def test_nothing_is_put_over_a_session_that_is_there_again(workplace: Workplace)
 def test_a_session_that_the_spool_could_not_delete_is_not_told_as_begun_anew(workplace: Workplace) -> None:
     workplace.call(*OFF)
     assert workplace.call("ship").returncode == 0
-    removal = Removal(workplace.settings, spooled=SpooledLog(workplace.trace_dir))
+    removal = Removal(workplace.settings, noted_in=SpooledLog(workplace.trace_dir))
     try:
         with layout.events_file(layout.session_folder(workplace.trace_dir, "s1")).open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_SH)

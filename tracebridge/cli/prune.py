@@ -34,8 +34,12 @@ def add_to(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Delete; 1 if something that is old enough had to stay."""
     from tracebridge.delivery.removal import Removal
+    from tracebridge.journal import layout
+    from tracebridge.journal.spooled import SpooledLog
 
-    removal = Removal(settings_of(arguments))
+    settings = settings_of(arguments)
+    # noted so that nobody wonders at what a backend shows of a session that is entered again
+    removal = Removal(settings, noted_in=SpooledLog(settings.trace_dir, layout.pruned_log(settings.trace_dir)))
     try:
         removed = removal.remove_older_than(arguments.older_than, dry_run=arguments.dry_run)
     finally:

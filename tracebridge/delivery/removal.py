@@ -140,8 +140,8 @@ class _Verified(NamedTuple):
 class Removal:
     """Deletes from one trace folder. Folders that were backfilled from elsewhere are never touched."""
 
-    def __init__(self, settings: Settings, pace: Pace | None = None, spooled: SpooledLog | None = None) -> None:
-        """Open the state. What goes is noted in `spooled`, if there is one.
+    def __init__(self, settings: Settings, pace: Pace | None = None, noted_in: SpooledLog | None = None) -> None:
+        """Open the state. What goes is noted in `noted_in`, if there is one.
 
         Raises:
             StateError: the state cannot be used.
@@ -149,7 +149,7 @@ class Removal:
         self._settings = settings
         self._trace_dir = settings.trace_dir
         self._pace = pace or FullSpeed()
-        self._spooled = spooled
+        self._log = noted_in
         self._state = State(layout.state_file(settings.trace_dir))
         self._folder = self._state.folder(settings.trace_dir)
         self._read_backs = {
@@ -209,12 +209,12 @@ class Removal:
         return msgspec.structs.replace(result, bytes=gone_bytes)
 
     def _remove(self, candidate: _Candidate, without: Sequence[int]) -> str:
-        """Delete a session's files, which a spool notes before; why they stay, or empty."""
+        """Delete a session's files, which is noted before; why they stay, or empty."""
         name, session_id = candidate.folder.name, candidate.session_id
-        noted = None if self._spooled is None else self._spooled.append(name, session_id, without)
+        noted = None if self._log is None else self._log.append(name, session_id, without)
         reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
-        if reason and noted is not None and self._spooled is not None:
-            self._spooled.withdraw(noted)
+        if reason and noted is not None and self._log is not None:
+            self._log.withdraw(noted)
         self._sweep()
         return reason
 

@@ -129,6 +129,11 @@ def spooled_log(trace_dir: Path) -> Path:
     return state_folder(trace_dir) / "spooled.log"
 
 
+def pruned_log(trace_dir: Path) -> Path:
+    """Return the file that names the sessions whose files `tracebridge prune` has deleted."""
+    return state_folder(trace_dir) / "pruned.log"
+
+
 def locks_folder(trace_dir: Path) -> Path:
     """Return the folder of the shippers' lock files."""
     return state_folder(trace_dir) / "locks"

@@ -1,4 +1,7 @@
-"""`SpooledLog`: names the sessions whose files a spool has deleted, so that they can be brought back."""
+"""`SpooledLog`: names the sessions whose files a spool has deleted, so that they can be brought back.
+
+What `tracebridge prune` deletes is noted in another log of the same form, and is not brought back.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +64,11 @@ class SpooledLog:
             OSError: the log cannot be written.
         """
         with self._locked():
-            self._replace(spooled for spooled in self._noted() if spooled != noted)
+            self._replace(spooled for spooled in self.noted() if spooled != noted)
 
     def sessions(self) -> dict[str, Spooled]:
         """Each session that was noted, by the name of its folder, as it was noted last."""
-        return {spooled.name: spooled for spooled in self._noted()}
+        return {spooled.name: spooled for spooled in self.noted()}
 
     def forget(self, names: Collection[str]) -> None:
         """Sessions are back, or are not missed any more.
@@ -76,12 +79,14 @@ class SpooledLog:
         with self._locked():
             self._replace(spooled for name, spooled in self.sessions().items() if name not in names)
 
-    def _noted(self) -> Iterator[Spooled]:
+    def noted(self) -> Iterator[Spooled]:
+        """Each deletion, in the order in which they were noted."""
         try:
-            lines = self._path.read_bytes().splitlines()
+            file = self._path.open("rb")
         except FileNotFoundError:
-            return iter(())
-        return _decoded(lines)
+            return
+        with file:
+            yield from _decoded(file)
 
     def _replace(self, kept: Iterable[Spooled]) -> None:
         new = self._path.with_suffix(".new")
@@ -104,7 +109,17 @@ class SpooledLog:
                 os.close(descriptor)
 
 
-def _decoded(lines: list[bytes]) -> Iterator[Spooled]:
+def deleted_ns(trace_dir: Path, sessions: Collection[str]) -> dict[str, int]:
+    """When the files of these sessions were deleted last, of those that ever were: by a spool, or by `prune`."""
+    found: dict[str, int] = {}
+    for path in (layout.spooled_log(trace_dir), layout.pruned_log(trace_dir)):
+        for one in SpooledLog(trace_dir, path).noted():
+            if one.session_id in sessions:
+                found[one.session_id] = max(one.gone_ns, found.get(one.session_id, 0))
+    return found
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[Spooled]:
     for line in lines:
         try:
             yield msgspec.json.decode(line, type=Spooled)

@@ -19,6 +19,7 @@ from tracebridge.delivery.rules import current_rules, rules_from_text
 from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswerError
 from tracebridge.journal import layout
+from tracebridge.journal.spooled import deleted_ns
 from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
 from tracebridge.validation.comparison import (
@@ -107,6 +108,7 @@ class Validator:
             self._reader.close()
             raise
         self._resend = False
+        self._deleted_ns: dict[str, int] = {}
         self._target = self._state.target(sink.name, sink.endpoint)
         self._state.folder(trace_dir)
 
@@ -140,6 +142,7 @@ class Validator:
         if only is not None:
             chosen = tuple(one for one in owed.sessions if one.session_id in only)
             owed = msgspec.structs.replace(owed, sessions=chosen)
+        self._deleted_ns = deleted_ns(self._trace_dir, {one.session_id for one in owed.sessions})
         tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
         self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
         self._tell_what_is_apart(scope, tally)
@@ -261,7 +264,7 @@ class Validator:
             traces = {span.trace_id for span in session.spans}
             observed = by_session[session_id] + [span for trace_id in traces for span in foreign.get(trace_id, ())]
             try:
-                comparison = self._comparison(session, observed)
+                comparison = self._comparison(session, observed, session_id)
             except OSError:
                 continue  # it is told when it is asked for
             if not comparison.defects:
@@ -354,19 +357,28 @@ class Validator:
         while True:
             # asked before the backend is: what is delivered in between is not missing
             is_pending = self._is_pending(expected, session_id)
-            comparison = self._comparison(expected, self._observed(session_id, expected))
+            comparison = self._comparison(expected, self._observed(session_id, expected), session_id)
             if not any(finding.kind == "missing" for finding in comparison.findings):
                 return comparison, False
             if is_pending or time.monotonic() > deadline:
                 return comparison, is_pending
             time.sleep(RECHECK_S)
 
-    def _comparison(self, expected: Expected, observed: list[Span]) -> Comparison:
+    def _comparison(self, expected: Expected, observed: list[Span], session_id: str) -> Comparison:
+        observed = self._recorded_in_what_is_there(expected, observed, session_id)
         wanted, earlier = self._under_the_rules_sent(expected, observed)
         losses = self._capabilities.losses
         comparison = without_moves(compare(wanted, observed, losses), wanted, observed, losses)
         comparison = without_copies(comparison, wanted)
         return msgspec.structs.replace(comparison, earlier=earlier)
+
+    def _recorded_in_what_is_there(self, expected: Expected, observed: list[Span], session_id: str) -> list[Span]:
+        """What is shown of a session, but for what was recorded in files that were deleted once it showed."""
+        gone_ns = self._deleted_ns.get(session_id)
+        if gone_ns is None:
+            return observed
+        recorded = {id_of(span) for span in expected.spans}
+        return [span for span in observed if not span.fingerprint or id_of(span) in recorded or span.end_ns > gone_ns]
 
     def _observed(self, session_id: str, expected: Expected) -> list[Span]:
         """What the backend shows of a session, and, of what is missing there, what it shows elsewhere."""
