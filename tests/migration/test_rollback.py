@@ -19,7 +19,7 @@ import pytest
 from tests.delivery.rig import write_session
 from tests.migration.evidence import state_of
 from tests.waiting import until
-from tests.workplace import Workplace, environment, journal_events, langfuse, otel, restored
+from tests.workplace import Workplace, delete_stored, environment, journal_events, langfuse, otel, restored
 from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.delivery.removal import Removal
@@ -99,7 +99,8 @@ def test_a_session_that_the_spool_has_deleted_more_than_once_comes_back_whole_an
         recorded += journal_events(workplace.trace_dir)["entered-again"]
         empty(workplace)
     at_backend = stored(workplace)
-    workplace.call("migrate", "rollback")
+    told = workplace.call("migrate", "rollback").stdout
+    assert "several_files: 8 events come from several files of one session" in told
     assert journal_events(workplace.trace_dir)["entered-again"] == recorded
     assert workplace.call("ship").stdout.startswith("langfuse: nothing new delivered")
     assert stored(workplace) == at_backend
@@ -285,6 +286,36 @@ def test_what_the_backend_lost_is_named(workplace: Workplace, devserver: DevServ
     ran = workplace.call("migrate", "rollback")
     assert ran.returncode == 1
     assert [f"not back: s{number}: not at the backend" in ran.stdout for number in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("is_old", [True, False], ids=["original format", "with ids"])
+def test_a_session_that_comes_back_with_a_gap_is_named_with_what_follows_and_the_way_out(
+    workplace: Workplace, devserver: DevServer, is_old: bool
+) -> None:
+    workplace.call(*OFF)
+    if is_old:
+        write_session(workplace.trace_dir, "gap", turns=2)
+    else:
+        tracer = workplace.tracer()
+        with tracer.trace_session("gap") as session:
+            for number in range(2):
+                with tracer.trace_turn(session, user_input="hi"), session.tool_call("search", {"q": number}) as call:
+                    call.finish("found")
+        tracer.shutdown()
+    empty(workplace)
+    calls = [span for span in workplace.observed("langfuse") if (span.session_id, span.kind) == ("gap", "tool")]
+    delete_stored(devserver, "langfuse", min(calls, key=lambda span: span.start_ns))
+    ran = workplace.call("migrate", "rollback")
+    assert ran.returncode == 1
+    assert "missing: 2 events stand between others in the original and are not at the backend" in ran.stdout
+    assert "not whole: gap: events are missing between others" in ran.stdout
+    assert "do not --resend it: a session whose folder is moved out of the trace folder is not compared" in ran.stdout
+    assert workplace.verdicts()["langfuse"]["exit_code"] == 1
+    layout.session_folder(workplace.trace_dir, "gap").rename(workplace.folder / "session-gap")
+    assert workplace.call("ship").returncode == 0
+    assert workplace.verdicts()["langfuse"]["exit_code"] == 0
+    told = json.loads(workplace.call("status", "--json").stdout)
+    assert told["sinks"][0]["events"]["unaccounted"] == 0
 
 
 def test_a_backend_that_is_down_leaves_the_rest_to_the_next_time(workplace: Workplace, devserver: DevServer) -> None:

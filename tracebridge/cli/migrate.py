@@ -354,20 +354,27 @@ def _told(condition: Condition) -> str:
 
 
 def _print_returned(returned: Returned) -> None:
+    from tracebridge.restore.record import WORDS
+
     if not returned.sink:
         print("nothing was deleted while JSONL was off")
         return
     print(f"{len(returned.sessions):,} sessions are back from {returned.sink}")
     for name, count in returned.narrowed.items():
-        print(f"  {name}: {count:,} less than the originals had")
-    for words, sessions in (
-        ("there again with later events; what they had before stays at the backend", returned.kept),
-        ("not at the backend", returned.not_found),
+        # the name of a declared loss says itself what it takes
+        print(f"  {name}: {count:,} {WORDS.get(name, 'less than the originals had')}")
+    for state, words, sessions in (
+        ("not whole", "events are missing between others", returned.with_gaps),
+        ("not back", "there again with later events; what they had before stays at the backend", returned.kept),
+        ("not back", "not at the backend", returned.not_found),
     ):
         for session_id in sessions[:_MOST_NAMED]:
-            say(f"  not back: {session_id}: {words}")
+            say(f"  {state}: {session_id}: {words}")
         if len(sessions) > _MOST_NAMED:
             print(f"  … and {len(sessions) - _MOST_NAMED:,} more {words}: --json tells all")
+    if returned.with_gaps:
+        print("  what stands behind a gap has another place now: `validate` finds it different, or missing and extra;")
+        print("  do not --resend it: a session whose folder is moved out of the trace folder is not compared any more")
     if returned.unlisted:
         say(f"  {returned.unlisted} What of it no search finds is not back.")
     if returned.left:

@@ -17,7 +17,7 @@ from tracebridge.journal.opened import OpenedLog
 from tracebridge.journal.spooled import Spooled, SpooledLog
 from tracebridge.migration.tiers import MigrationError
 from tracebridge.policy import Policy
-from tracebridge.restore import Restoration, Restorer, Selection
+from tracebridge.restore import Restoration, RestoredSession, Restorer, Selection
 from tracebridge.session_stream import Cursor, head_of
 
 Progress = Callable[[int, int], None]
@@ -32,7 +32,9 @@ class Returned(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[str, ...] = ()
     """Those that are back."""
     narrowed: dict[str, int] = {}
-    """By name, what they have less than the originals had."""
+    """By name, what is not as it was in the originals."""
+    with_gaps: tuple[str, ...] = ()
+    """Those of them in which events are missing between others: what stands behind has other places now."""
     kept: tuple[str, ...] = ()
     """Those that are there again, with later events: nothing is put over them, and their earlier part stays away."""
     not_found: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ def return_files(
         sink=sink.name,
         sessions=tuple(one.session_id for one in back),
         narrowed=_narrowed(restored),
+        with_gaps=tuple(one.session_id for one in restored.sessions if _has_gaps(one)),
         kept=tuple(kept),
         not_found=restored.not_found,
         unlisted=restored.unlisted,
@@ -160,6 +163,10 @@ def _read_to_its_end(events: Path) -> Cursor:
 
 def _narrowed(restored: Restoration) -> dict[str, int]:
     return {name: count for name, count in restored.totals.items() if name != "not_found"}
+
+
+def _has_gaps(session: RestoredSession) -> bool:
+    return any(shortfall.name == "missing" for shortfall in session.shortfalls)
 
 
 def _breadth(policy: Policy) -> tuple[float, bool, bool, float]:
