@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.durability.small_disk import SmallDisk
+from tests.workplace import Workplace
 from tracebridge import Tracer
+from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.journal.lost import lost_events, write_down
 from tracebridge.journal.opened import OpenedLog
@@ -131,6 +133,21 @@ def fill_the_disk_of_the_losses(folder: str) -> Any:
     disk.free()
     write_down(traces, {"journal: ENOSPC": 1000})
     return {"written": written, "full": full, "after": lost_events(traces)}
+
+
+def run_commands_on_a_full_disk(folder: str) -> Any:
+    """What commands come to that have to write to the state: exit code, and what they say."""
+    disk = SmallDisk(folder, kilobytes=2048)
+    sink = {"host": "http://127.0.0.1:9", "public_key": "pk", "secret_key": "sk"}
+    workplace = Workplace(disk.folder / "here", {"langfuse": sink}, delivery="external")
+    workplace.record("s")
+    # as a shipper does: its files are there, so that it can be opened
+    state = State(layout.state_file(workplace.trace_dir))
+    disk.fill()
+    commands = {"status": [], "validate": [], "migrate": ["status"], "prune": ["--older-than", "0s"]}
+    ran = {name: workplace.call(name, *more) for name, more in commands.items()}
+    state.close()
+    return {name: (one.returncode, one.stderr) for name, one in ran.items()}
 
 
 def fill_the_disk_of_the_spooled_log(folder: str) -> Any:

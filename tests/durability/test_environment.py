@@ -99,6 +99,13 @@ def test_losses_that_found_room_for_a_part_of_their_line_are_told_whole_later(tm
     assert found["after"] == {"journal: ENOSPC": found["written"] + 1000}
 
 
+def test_commands_on_a_full_disk_say_so_and_that_it_could_not_be_done(tmp_path: Path) -> None:
+    found = apart(scenarios.run_commands_on_a_full_disk, tmp_path / "disk").result
+    for code, said in found.values():
+        assert (code, said.count("\n")) == (2, 1), found
+        assert "database or disk is full" in said
+
+
 def test_a_session_is_noted_as_spooled_whole_or_not_at_all_on_a_full_disk(tmp_path: Path) -> None:
     found = apart(scenarios.fill_the_disk_of_the_spooled_log, tmp_path / "disk").result
     assert found["full"] == [str(number) for number in range(found["noted"])]

@@ -92,6 +92,17 @@ def _run(argv: Sequence[str] | None) -> int:
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         _say_why(f"{place}{error.strerror or error}")
         return 2
+    except _state_error() as error:
+        # a full disk shows where the state is written, which is not only where it is opened
+        _say_why(f"the delivery state cannot be used at the moment ({error})")
+        return 2
+
+
+def _state_error() -> type[Exception]:
+    """What SQLite raises; looked up only once something is raised, which spares the others its import."""
+    import sqlite3
+
+    return sqlite3.Error
 
 
 def _say_why(text: str) -> None:
