@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,24 @@ def test_a_writer_that_waits_while_the_log_is_replaced_writes_into_the_new_one(t
         path.write_bytes(b"session-kept\n")
     writer.join(50)
     assert log.tail().names == ["session-kept", "session-b"]
+
+
+def test_a_folder_that_is_deleted_again_while_the_log_is_created_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deletions, create = 0, os.open
+
+    def create_after_a_deletion(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        nonlocal deletions
+        if path == layout.opened_log(trace_dir) and deletions < 3:
+            deletions += 1
+            shutil.rmtree(trace_dir, ignore_errors=True)
+        return create(path, flags, mode, dir_fd=dir_fd)
+
+    trace_dir = tmp_path / "traces"
+    monkeypatch.setattr(os, "open", create_after_a_deletion)
+    OpenedLog(trace_dir).append("session-a")
+    assert (deletions, OpenedLog(trace_dir).tail().names) == (3, ["session-a"])
 
 
 def test_a_log_that_stays_locked_is_an_os_error_after_a_moment(tmp_path: Path) -> None:
