@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 
 from tracebridge_otlp.answer import MAX_BODY_BYTES
+from tracebridge_otlp.body import COMPRESSIONS, pieces_of
 from tracebridge_otlp.proxy import proxy_for
 
 _SLOWEST: Final = 5
@@ -33,7 +34,7 @@ def client_for(
         auth=auth,
         verify=verify,
         timeout=timeout,
-        headers=headers,
+        headers={"accept-encoding": COMPRESSIONS, **(headers or {})},
         follow_redirects=False,
         proxy=proxy_for(url),
         trust_env=False,
@@ -50,7 +51,7 @@ def body_of(response: httpx.Response, *, timeout_s: float, most_bytes: int | Non
     """
     body = bytearray()
     late_at = time.monotonic() + _SLOWEST * timeout_s
-    for piece in response.iter_bytes():
+    for piece in pieces_of(response):
         body += piece
         if not response.is_success and len(body) > MAX_BODY_BYTES:
             break  # its status says enough

@@ -18,6 +18,7 @@ import msgspec
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.answer import MAX_BODY_BYTES, Answer, SuccessReader, otlp_success, receipt_of, shortened
+from tracebridge_otlp.body import pieces_of
 from tracebridge_otlp.bounded_network import BoundedNetwork, Resolver
 from tracebridge_otlp.proxy import proxy_for
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
@@ -184,7 +185,7 @@ def _body_of(response: httpx.Response) -> bytes:
     """
     body = bytearray()
     try:
-        for chunk in response.iter_bytes():
+        for chunk in pieces_of(response):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 break
