@@ -271,6 +271,20 @@ def test_backfilled_folders_are_never_touched(rig: Rig, tmp_path: Path) -> None:
     assert events.exists()
 
 
+@pytest.mark.parametrize("is_file", [False, True], ids=["folder", "file"])
+def test_what_a_link_leads_to_stays(rig: Rig, tmp_path: Path, is_file: bool) -> None:
+    events = age(write_session(rig.trace_dir, "linked"))
+    linked = events if is_file else events.parent
+    elsewhere = linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(elsewhere)
+    rig.ship()
+    before = events.read_bytes()
+    for dry_run in (True, False):
+        why = reasons(remove(rig, dry_run=dry_run))
+        assert why == {"linked": "it is a link, and only what lies in the trace folder itself is deleted"}
+    assert (events.read_bytes(), linked.is_symlink()) == (before, True)
+
+
 def test_a_folder_that_is_not_there_holds_nothing_to_delete(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     removal = Removal(rig.settings)

@@ -248,6 +248,8 @@ class Removal:
                 yield _Candidate(folder, layout.session_id_of(folder), status.st_size)
 
     def _reason_to_keep(self, candidate: _Candidate, owed: Sequence[_Owed | _OwedWithDefect]) -> str:
+        if candidate.folder.is_symlink() or layout.events_file(candidate.folder).is_symlink():
+            return "it is a link, and only what lies in the trace folder itself is deleted"
         concerned = [sink for sink in owed if sink.concerns(candidate)]
         for sink in concerned:
             if reason := sink.reason_to_keep(candidate):
