@@ -77,6 +77,8 @@ def listed(workplace: Workplace) -> dict[str, list]:
         (("--follow", "--validate-sample", "5%"), "give that too"),
         (("--detach",), "is of use with --until-idle only"),
         (("--follow", "--detach"), "is of use with --until-idle only"),
+        (("--follow", "--json"), "--json tells what one pass came to"),
+        (("--until-idle", "--json"), "--json tells what one pass came to"),
         (("--follow", "--validate-every", "soon"), "'soon' is no age"),
         (("--follow", "--validate-every", "1m", "--validate-sample", "0"), "'0' is no share"),
         (("--follow", "--validate-every", "1m", "--validate-sample", "200%"), "'200%' is no share"),

@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--validate-sample says of how much --validate-every compares: give that too")
     if arguments.detach and not arguments.until_idle:
         arguments.usage_error("--detach is of use with --until-idle only: it goes on in the background until then")
+    if arguments.json and (arguments.follow or arguments.until_idle):
+        arguments.usage_error("--json tells what one pass came to: while it goes on, ask `tracebridge status --json`")
     settings = settings_of(arguments)
     check_file_system(settings.trace_dir)
     if not settings.enabled_sinks and not arguments.sink:
