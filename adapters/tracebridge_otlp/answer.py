@@ -54,7 +54,7 @@ _OUTCOMES: Final[Mapping[int, Outcome]] = {
     525: Outcome.RETRY,
     526: Outcome.RETRY,
 }
-"""Statuses whose meaning is their own; the others go by their class, see `_outcome_of`."""
+"""Statuses whose meaning is their own; the others go by their class, see `outcome_of_status`."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ def receipt_of(answer: Answer, *, now_s: float, read_success: SuccessReader) -> 
     elif answer.status in (404, 405):
         message += ": nothing takes traces at this address, check the endpoint"
     said = message_in(answer)
-    outcome = _outcome_of(answer.status, said)
+    outcome = outcome_of_status(answer.status, said)
     if outcome is Outcome.REJECTED and answer.is_web_page:
         # a web server that does not take traces: the spans must not be thrown away for a wrong address
         outcome, said = Outcome.RETRY, "a web page: no trace endpoint, check the address"
@@ -178,12 +178,8 @@ def shortened(text: str) -> str:
     return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 1] + CUT
 
 
-def says_too_large(text: str) -> bool:
-    """Whether a refusal is about the request's size."""
-    return _TOO_LARGE_WORDS.search(text) is not None
-
-
-def _outcome_of(status: int, said: str) -> Outcome:
+def outcome_of_status(status: int, said: str) -> Outcome:
+    """Tell what an HTTP status means for the request, with what the answer says to people."""
     if status == 400 and says_too_large(said):
         return Outcome.TOO_LARGE
     if status == 503 and _KEY_TOO_LARGE.match(said):
@@ -194,6 +190,11 @@ def _outcome_of(status: int, said: str) -> Outcome:
     # Up to 4xx: not taken, but a wrong address or a gateway is to blame rather than the spans, which must not
     # be thrown away for it. 5xx: something broke after the request had come, perhaps after it was stored.
     return Outcome.RETRY if status < 500 else Outcome.UNKNOWN
+
+
+def says_too_large(text: str) -> bool:
+    """Whether a refusal is about the request's size."""
+    return _TOO_LARGE_WORDS.search(text) is not None
 
 
 def _success(answer: Answer, read_success: SuccessReader) -> Receipt:
@@ -241,7 +242,7 @@ def _batch_with_errors(errors: list[Any], successes: Any) -> Receipt:
     message = shortened(_words_in(first, _DEEPEST_WORDS))
     (status, *others) = statuses
     if not successes and not others and type(status) is int:
-        outcome = _outcome_of(status, message)
+        outcome = outcome_of_status(status, message)
         if outcome not in (Outcome.REJECTED, Outcome.TOO_LARGE):
             return Receipt(outcome=outcome, message=shortened(f"all {len(errors)} items: HTTP {status}: {message}"))
     return Receipt(outcome=Outcome.ACCEPTED, rejected=len(errors), message=message)

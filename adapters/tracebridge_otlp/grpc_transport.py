@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tracebridge.errors import ConfigurationError, ForkedError
 from tracebridge.sink import Outcome, Receipt
-from tracebridge_otlp.answer import partial_success, says_too_large, shortened
+from tracebridge_otlp.answer import outcome_of_status, partial_success, says_too_large, shortened
 from tracebridge_otlp.http_transport import Certificates, Compression
 from tracebridge_otlp.secrecy import Redactor, header_fields, without_credentials
 from tracebridge_otlp.untraced import untraced
@@ -34,6 +34,12 @@ _OWN_LIMIT: Final = "CLIENT: Received message larger than max"
 
 _OWN_DEADLINE: Final = "Deadline Exceeded"
 """What gRPC says once a call's time is up, alone or within words that depend on where it noticed."""
+
+_HTTP_STATUS: Final = re.compile(r"\bReceived http2 header with status: (\d{3})\b")
+"""What gRPC says where something between answers as HTTP does, as nginx, which takes 1 MB by default, does with 413."""
+
+_PROXY_SAYS_TOO_LARGE: Final = re.compile(r"(?:payload|request entity|content) too large", re.IGNORECASE)
+"""All that Envoy says then, with a status of gRPC's that means nothing."""
 
 _OF_A_SIZE: Final = ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE")
 """What servers answer to a message that is too large: Go, C++ and Java the first, Rust the other."""
@@ -170,6 +176,12 @@ def receipt_of_call(failure: CallFailure) -> Receipt:
 
 
 def _outcome_of(failure: CallFailure) -> Outcome:
+    if between := _HTTP_STATUS.search(failure.details):
+        outcome = outcome_of_status(int(between[1]), "")
+        # no server of OTLP's looks at spans and then answers like this: they are not to blame
+        return Outcome.RETRY if outcome is Outcome.REJECTED else outcome
+    if failure.code == "UNKNOWN" and _PROXY_SAYS_TOO_LARGE.fullmatch(failure.details):
+        return Outcome.TOO_LARGE
     if failure.code in _OF_A_SIZE:
         if _OWN_LIMIT in failure.details:
             return Outcome.UNKNOWN

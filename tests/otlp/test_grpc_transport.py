@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tests.otlp.scripted_collector import collector, failing
-from tests.otlp.scripted_server import scripted_server
+from tests.otlp.scripted_server import Script, scripted_server
 from tracebridge.errors import ConfigurationError
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.grpc_transport import CallFailure, GrpcTransport, receipt_of_call
@@ -86,10 +87,57 @@ def test_a_limit_on_how_much_comes_in_a_time_does_not_make_the_request_too_large
         ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 5000000"),
         ("RESOURCE_EXHAUSTED", "message too large"),
         ("OUT_OF_RANGE", "decoded message length too large: 5000000 bytes, the limit is 4194304 bytes"),
+        ("UNKNOWN", "Payload Too Large"),
     ],
 )
 def test_a_limit_on_one_message_makes_the_request_too_large(code: str, details: str) -> None:
     assert receipt_of_call(CallFailure(code=code, details=details)).outcome is Outcome.TOO_LARGE
+
+
+def answering_as_http(status: int) -> Script:
+    """Answer a call as a proxy does that knows nothing of gRPC: with a status of HTTP, in the frames of HTTP/2."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+    def answer(connection: socket.socket, _: bytes) -> None:
+        data, headers, settings, acknowledged, ends = 0, 1, 4, 1, 1 | 4
+        connection.sendall(frame(settings, 0, 0) + frame(settings, acknowledged, 0))
+        with connection.makefile("rb") as incoming:
+            incoming.read(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+            while (head := incoming.read(9))[3] != data:
+                incoming.read(int.from_bytes(head[:3], "big"))
+            # a name from HPACK's table, `:status`, with a value of its own
+            connection.sendall(frame(headers, ends, 1, b"\x08\x03%d" % status))
+            incoming.read()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (301, Outcome.RETRY),
+        (400, Outcome.RETRY),
+        (401, Outcome.UNAUTHORIZED),
+        (403, Outcome.UNAUTHORIZED),
+        (404, Outcome.RETRY),
+        (408, Outcome.RETRY),
+        (413, Outcome.TOO_LARGE),
+        (429, Outcome.RETRY),
+        (500, Outcome.UNKNOWN),
+        (502, Outcome.UNKNOWN),
+        (503, Outcome.RETRY),
+        (504, Outcome.UNKNOWN),
+        (524, Outcome.UNKNOWN),
+    ],
+)
+def test_a_proxy_that_answers_a_call_with_a_status_of_http_means_what_it_means_there(
+    status: int, outcome: Outcome
+) -> None:
+    with scripted_server(answering_as_http(status), read_request=False) as url:
+        receipt = post(url)
+    assert (receipt.outcome, f"status: {status}" in receipt.message) == (outcome, True)
 
 
 def test_a_request_goes_out_as_it_is_with_the_headers_as_metadata() -> None:

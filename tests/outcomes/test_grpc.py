@@ -147,8 +147,10 @@ def test_refused_credentials_pause_the_sink_after_one_call(grpc_trial: GrpcTrial
     [
         status("RESOURCE_EXHAUSTED", "grpc: received message larger than max (40000 vs. 20000)"),
         status("OUT_OF_RANGE", "message length too large: 40000 bytes, the limit is 20000"),
+        status("UNKNOWN", "Received http2 header with status: 413"),
+        status("UNKNOWN", "Payload Too Large"),
     ],
-    ids=["RESOURCE_EXHAUSTED", "OUT_OF_RANGE"],
+    ids=["RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "a proxy's 413", "a proxy's words"],
 )
 def test_a_request_that_is_too_large_is_split_until_it_fits(grpc_trial: GrpcTrial, refusal: Reply) -> None:
     trial, backend = grpc_trial(lambda request: refusal if len(request.body) > LIMIT else ACCEPT)
