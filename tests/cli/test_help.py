@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.workplace import environment
+from tracebridge.cli.times import seconds
 
 COMMANDS = [
     "demo",
@@ -57,14 +58,19 @@ def test_a_wrong_command_line_is_told_with_the_usage_and_exit_code_2(run: Run, a
     assert "usage: tracebridge" in ran.err
 
 
-@pytest.mark.parametrize("given", ["nan", "-1", "2m"])
+@pytest.mark.parametrize("given", ["nan", "-1", "2 m", "2y"])
 @pytest.mark.parametrize(
     "option", [("ship", "--patience"), ("backfill", ".", "--patience"), ("backfill", ".", "--progress")]
 )
-def test_what_is_no_number_of_seconds_is_refused(run: Run, option: tuple[str, ...], given: str) -> None:
+def test_what_is_no_time_is_refused(run: Run, option: tuple[str, ...], given: str) -> None:
     ran = run(*option[:-1], f"{option[-1]}={given}")
     assert ran.code == 2
     assert f"argument {option[-1]}: {given!r} is no number of seconds from 0 on" in ran.err
+
+
+@pytest.mark.parametrize(("given", "meant_s"), [("90", 90.0), ("1.5m", 90.0), ("0", 0.0), ("inf", float("inf"))])
+def test_a_number_of_seconds_may_have_another_unit_as_an_age_has(given: str, meant_s: float) -> None:
+    assert seconds(given) == meant_s
 
 
 @pytest.mark.parametrize(

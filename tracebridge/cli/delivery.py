@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=60.0,
         metavar="SECONDS",
-        help="give up when no sink has taken anything for so long (default: %(default)g)",
+        help="give up when no sink has taken anything for so long, e.g. 30 or 15m (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
 

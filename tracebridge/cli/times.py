@@ -56,17 +56,19 @@ def duration(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """An argument that is a number of seconds, from 0 to `inf`.
+    """An argument that is a number of seconds, from 0 to `inf`, or a length of time with its unit.
 
     Raises:
         argparse.ArgumentTypeError: it is none; nothing is ever later than NaN.
     """
+    if _DURATION.fullmatch(text):
+        return duration(text)
     try:
         found = float(text)
     except ValueError:
         found = -1.0
     if not found >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on, nor a time such as 15m")
     return found
 
 
