@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.open_files import open_files_below
 from tests.waiting import grace_s
 from tracebridge.delivery.connection import FORK_WAIT_S, Connection
 from tracebridge.delivery.state import State
@@ -50,15 +51,6 @@ def in_child(work: Callable[[], str]) -> str:
         told = pipe.read()
     os.waitpid(child, 0)
     return told
-
-
-def open_files_below(folder: Path) -> list[str]:
-    links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
-    return [link for link in links if link.startswith(str(folder))]
-
-
-def _is_open(name: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{name}")
 
 
 def test_the_parent_goes_on_and_the_child_cannot_use_what_it_inherited(path: Path, connection: Connection) -> None:

@@ -14,6 +14,8 @@ import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, FileSink, settings_for, stored
+from tests.delivery.rig import Rig, write_session
+from tests.open_files import open_files_below
 from tests.test_registry import install
 from tests.waiting import grace_s, until
 from tracebridge.cli import main
@@ -24,6 +26,7 @@ from tracebridge.policy import Policy
 from tracebridge.recording.tracer import Tracer
 from tracebridge.sink import Capabilities, Outcome, Query, Receipt
 from tracebridge.span import Span
+from tracebridge.validation.validator import Validator
 
 SPANS = 4
 """What `record` makes."""
@@ -106,6 +109,9 @@ class DefectiveReader(FileReader):
     def read(self, query: Query) -> Iterator[Span]:
         return self._backend._do("reader", super().read, query)
 
+    def close(self) -> None:
+        return self._backend._do("reader_close", super().close)
+
 
 DEFECTS: dict[str, dict[str, Callable[..., Any]]] = {
     "raises in open": {"open": fail},
@@ -179,6 +185,23 @@ def test_a_sink_with_any_defect_holds_up_no_other_and_no_caller(
     assert errors == [], "no call of the agent's has met an error"
     assert {span.session_id for span in stored(good)} == {"first", "second"}
     assert len(stored(good)) == 2 * SPANS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is open")
+def test_a_sink_that_raises_as_it_is_closed_keeps_nothing_else_open(tmp_path: Path) -> None:
+    backend = Defective(reader=give(iter(())))
+    rig = Rig(tmp_path, backend)
+    write_session(rig.trace_dir, "s")
+    backend.defects = {"close": fail, "reader_close": fail}
+    with pytest.raises(RuntimeError, match="a defect of the sink"):
+        rig.ship()
+    removal = Removal(rig.settings)
+    assert removal.remove_older_than(0.0, dry_run=True).sessions == ["s"], "its reader was opened"
+    validator = Validator(rig.settings.sinks[0], rig.trace_dir)
+    for user in (removal, validator):
+        with pytest.raises(RuntimeError, match="a defect of the sink"):
+            user.close()
+    assert open_files_below(rig.trace_dir) == []
 
 
 def test_a_defect_is_told_in_the_log_once_and_by_status(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -162,9 +163,10 @@ class Removal:
 
     def close(self) -> None:
         """Close the state and the readers."""
-        for read_back in self._read_backs.values():
-            read_back.close()
-        self._state.close()
+        with ExitStack() as open_ones:
+            open_ones.callback(self._state.close)
+            for read_back in self._read_backs.values():
+                open_ones.callback(read_back.close)
 
     def remove_older_than(
         self,

@@ -108,8 +108,7 @@ class Shipper:
             backoff = backoff or Backoff()
             self._first_wait_s = backoff.first_s
             self._begin(settings, trace_dir, backoff, had_shipper=had_shipper)
-            # from here on it is `close` that closes them
-            opened.pop_all()
+            self._opened = opened.pop_all()
 
     def _begin(self, settings: SinkSettings, trace_dir: Path, backoff: Backoff, *, had_shipper: bool) -> None:
         """Take up what the last shipper left."""
@@ -211,10 +210,9 @@ class Shipper:
     def close(self) -> None:
         """Stop sending; what is in flight stays written down for the next shipper."""
         self._pace.idle()
-        self._senders.close()
-        self._sink.close()
-        self._read_back.close()
-        self._state.close()
+        # a plug-in that raises keeps nothing else open
+        with self._opened:
+            self._read_back.close()
 
     # --- reading and sending ----------------------------------------------------------------------------------------
 

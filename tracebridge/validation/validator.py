@@ -6,6 +6,7 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -114,8 +115,8 @@ class Validator:
 
     def close(self) -> None:
         """Release the reader and the state."""
-        self._reader.close()
-        self._state.close()
+        with closing(self._state):
+            self._reader.close()
 
     def validate(
         self,
