@@ -157,10 +157,10 @@ def fill_the_disk_of_the_spooled_log(folder: str) -> Any:
     log.append("session-0", "0")
     disk.fill()
     noted = 1 + _succeeded(lambda number: log.append(f"session-{number}", str(number)))
-    full = [spooled.session_id for spooled in log.sessions().values()]
+    full = [spooled.session_id for spooled in log.noted()]
     disk.free()
     log.append("session-after", "after")
-    return {"noted": noted, "full": full, "after": [spooled.session_id for spooled in log.sessions().values()]}
+    return {"noted": noted, "full": full, "after": [spooled.session_id for spooled in log.noted()]}
 
 
 def _succeeded(act: Callable[[int], object]) -> int:

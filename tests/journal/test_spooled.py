@@ -16,21 +16,30 @@ def log(tmp_path: Path) -> SpooledLog:
     return SpooledLog(tmp_path)
 
 
-def test_what_was_noted_is_known_by_name_as_it_was_noted_last(log: SpooledLog) -> None:
+def test_what_was_noted_is_known_by_name_in_the_order_in_which_it_was_noted(log: SpooledLog) -> None:
     assert log.sessions() == {}
     log.append("session-a%20b", "a b")
-    first = log.sessions()["session-a%20b"]
+    (first,) = log.sessions()["session-a%20b"]
     log.append("session-é", "é\n😀")
     log.append("session-a%20b", "a b")
     found = log.sessions()
-    assert {name: one.session_id for name, one in found.items()} == {"session-a%20b": "a b", "session-é": "é\n😀"}
-    assert found["session-a%20b"].gone_ns > first.gone_ns
+    names = {name: {one.session_id for one in notes} for name, notes in found.items()}
+    assert names == {"session-a%20b": {"a b"}, "session-é": {"é\n😀"}}
+    assert found["session-a%20b"][0] == first
+    assert found["session-a%20b"][1].gone_ns > first.gone_ns
+
+
+def test_every_note_of_a_session_outlives_that_another_one_is_forgotten(log: SpooledLog) -> None:
+    notes = [log.append("session-a", "a", [1]), log.append("session-a", "a")]
+    log.append("session-b", "b")
+    log.forget(["session-b"])
+    assert log.sessions() == {"session-a": notes}
 
 
 def test_a_note_that_is_withdrawn_leaves_what_was_noted_before(log: SpooledLog) -> None:
     first = log.append("session-a", "a")
     log.withdraw(log.append("session-a", "a"))
-    assert log.sessions() == {"session-a": first}
+    assert log.sessions() == {"session-a": [first]}
     log.withdraw(first)
     assert log.sessions() == {}
 

@@ -375,6 +375,54 @@ def test_a_sink_that_is_new_since_gets_what_is_back(workplace: Workplace, devser
     assert restored(workplace.observed("otel")) == journal_events(workplace.trace_dir)
 
 
+@pytest.mark.parametrize("is_readable", [True, False], ids=["readable", "not readable"])
+def test_a_sink_that_was_switched_on_between_two_deletions_gets_all_that_is_back(
+    workplace: Workplace, devserver: DevServer, is_readable: bool
+) -> None:
+    sinks = dual(devserver) | {"otel": otel(devserver) if is_readable else {"endpoint": devserver.url}}
+    sinks["jsonl"]["enabled"] = False
+    workplace.record("pruned-first")
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("prune", "--older-than", "0s").returncode == 0
+    workplace.call(*OFF)
+    workplace.record("entered-again")
+    empty(workplace)
+    workplace.configure(sinks, delivery="external")
+    workplace.record("entered-again")
+    workplace.record("pruned-first")
+    empty(workplace)
+    assert "several_files" in workplace.call("migrate", "rollback").stdout
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("ship").stdout.count("nothing new delivered") == 2
+    events = sum(map(len, journal_events(workplace.trace_dir).values()))
+    workplace.configure(dual(devserver) | {"otel": otel(devserver)}, delivery="external")
+    assert sum(map(len, restored(workplace.observed("otel")).values())) >= events
+    assert workplace.verdicts()["otel"]["counts"] == ({} if is_readable else {"duplicate": 4})
+    told = json.loads(workplace.call("status", "--json").stdout)
+    assert [sink["events"]["unaccounted"] for sink in told["sinks"]] == [0, 0]
+
+
+def test_a_sink_whose_share_was_raised_between_two_deletions_gets_all_that_is_back(
+    workplace: Workplace, devserver: DevServer
+) -> None:
+    def switch(share: float, *, keeps: bool = False) -> None:
+        sinks = {**dual(devserver), "otel": otel(devserver, policy={"sample_rate": share})}
+        sinks["jsonl"]["enabled"] = keeps
+        workplace.configure(sinks, delivery="external")
+
+    switch(1e-9, keeps=True)
+    workplace.call(*OFF)
+    workplace.record("entered-again")
+    empty(workplace)
+    switch(1.0)
+    workplace.record("entered-again")
+    empty(workplace)
+    assert "several_files" in workplace.call("migrate", "rollback").stdout
+    assert workplace.call("ship").returncode == 0
+    assert set(stored(workplace, "otel").values()) == {1}
+    assert {sink: verdict["counts"] for sink, verdict in workplace.verdicts().items()} == {"langfuse": {}, "otel": {}}
+
+
 def test_a_sink_that_was_looked_at_only_and_was_off_gets_what_is_back_once_it_is_on(
     workplace: Workplace, devserver: DevServer
 ) -> None:

@@ -74,6 +74,7 @@ _REBUILDING: Final = "_state.lock"
 _CHOSEN: Final = "chosen of folder "
 _RAMP: Final = "ramp of target "
 _ENCODING: Final = "encoding of target "
+_MET: Final = "first asked for target "
 _TRACE_FOLDER: Final = "trace folder"
 _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
@@ -150,10 +151,12 @@ class State:
 
     def target(self, sink: str, endpoint: str) -> int:
         """The number of a sink's backend: a sink that is pointed elsewhere starts anew there."""
-        self._file.db.execute(
-            "INSERT OR IGNORE INTO target (sink, endpoint, since_ns) VALUES (?, ?, ?)",
-            (sink, endpoint, time.time_ns()),
+        now_ns = time.time_ns()
+        made = self._file.db.execute(
+            "INSERT OR IGNORE INTO target (sink, endpoint, since_ns) VALUES (?, ?, ?)", (sink, endpoint, now_ns)
         )
+        if made.rowcount:
+            self._keep(f"{_MET}{made.lastrowid}", now_ns)
         return self._number("SELECT id FROM target WHERE sink = ? AND endpoint = ?", sink, endpoint)
 
     def targets(self) -> list[Target]:
@@ -167,7 +170,8 @@ class State:
             db.execute("DELETE FROM content WHERE batch IN (SELECT id FROM in_flight WHERE target = ?)", (target,))
             for table in ("cursor", "in_flight", "dead", "counter", "condition", "compared", "validation"):
                 db.execute(f"DELETE FROM {table} WHERE target = ?", (target,))
-            db.execute("DELETE FROM about WHERE name IN (?, ?)", (f"{_RAMP}{target}", f"{_ENCODING}{target}"))
+            names = [f"{about}{target}" for about in (_RAMP, _ENCODING, _MET)]
+            db.execute("DELETE FROM about WHERE name IN (?, ?, ?)", names)
             db.execute("DELETE FROM target WHERE id = ?", (target,))
 
     def ramp(self, target: int) -> Ramp:
@@ -250,6 +254,10 @@ class State:
         if backfilled is None:
             return since_ns
         return max(since_ns, self._number("SELECT since_ns FROM folder WHERE id = ?", backfilled))
+
+    def met_ns(self, target: int) -> int:
+        """When somebody first asked for a target; 0 if that was before it was written down."""
+        return int(self._about(f"{_MET}{target}") or 0)
 
     def knows_all(self, target: int) -> None:
         """Nothing was delivered to a target before this state began."""

@@ -22,7 +22,7 @@ class Spooled(msgspec.Struct, frozen=True, array_like=True):
     """A session whose files are gone."""
 
     gone_ns: int
-    """When they were deleted last, in nanoseconds since the epoch."""
+    """When they were deleted, in nanoseconds since the epoch."""
     name: str
     """The name of the session's own folder."""
     session_id: str
@@ -66,9 +66,12 @@ class SpooledLog:
         with self._locked():
             self._replace(spooled for spooled in self.noted() if spooled != noted)
 
-    def sessions(self) -> dict[str, Spooled]:
-        """Each session that was noted, by the name of its folder, as it was noted last."""
-        return {spooled.name: spooled for spooled in self.noted()}
+    def sessions(self) -> dict[str, list[Spooled]]:
+        """Each session that was noted, by the name of its folder, with all its deletions in their order."""
+        found: dict[str, list[Spooled]] = {}
+        for spooled in self.noted():
+            found.setdefault(spooled.name, []).append(spooled)
+        return found
 
     def forget(self, names: Collection[str]) -> None:
         """Sessions are back, or are not missed any more.
@@ -77,7 +80,7 @@ class SpooledLog:
             OSError: the log cannot be written.
         """
         with self._locked():
-            self._replace(spooled for name, spooled in self.sessions().items() if name not in names)
+            self._replace(spooled for spooled in self.noted() if spooled.name not in names)
 
     def noted(self) -> Iterator[Spooled]:
         """Each deletion, in the order in which they were noted."""

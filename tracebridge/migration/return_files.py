@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -80,13 +80,14 @@ def return_files(
     log, returning = SpooledLog(settings.trace_dir), _returning(settings.trace_dir)
     staging = layout.state_folder(settings.trace_dir) / "returning"
     # of what a killed run has noted as restored, that is still to be moved which it has not moved
-    unmoved = {name: one for name, one in returning.sessions().items() if os.path.lexists(staging / name)}
+    unmoved = {name: notes for name, notes in returning.sessions().items() if os.path.lexists(staging / name)}
     spooled = unmoved | log.sessions()
     there = {name for name in spooled if os.path.lexists(settings.trace_dir / name)}
-    wanted = {one.session_id: one for name, one in spooled.items() if name not in there}
-    kept = [spooled[name].session_id for name in sorted(there)]
+    wanted = [notes[-1].session_id for name, notes in spooled.items() if name not in there]
+    kept = [spooled[name][-1].session_id for name in sorted(there)]
     if not wanted:
         return Returned(sink=sink.name, kept=tuple(kept))
+    pruned = SpooledLog(settings.trace_dir, layout.pruned_log(settings.trace_dir)).sessions()
     restorer = Restorer(sink, staging, settings.capture, policy_of)
     try:
         restored = restorer.restore(Selection(session_ids=tuple(wanted)), skip_existing=True, progress=progress)
@@ -95,23 +96,25 @@ def return_files(
     restored_folders = [folder for folder in layout.session_folders(staging) if folder.name in spooled]
     # they change from one log to the other before they are moved: else what was moved by a run that is killed, and is
     # there, would look as if a writer had begun it anew
-    returning.note(spooled[folder.name] for folder in restored_folders)
+    returning.note(note for folder in restored_folders for note in spooled[folder.name])
     log.forget({folder.name for folder in restored_folders})
     back = []
     for staged in restored_folders:
-        one = spooled[staged.name]
-        if _put_in_place(settings, state, staged, one):
-            back.append(one)
+        notes = spooled[staged.name]
+        session_id = notes[-1].session_id
+        # the backend gives back what was pruned of it before as well
+        if _put_in_place(settings, state, staged, [*pruned.get(staged.name, ()), *notes]):
+            back.append(session_id)
         else:
-            log.note([one])
-            if one.session_id not in kept:
-                kept.append(one.session_id)
+            log.note(notes)
+            if session_id not in kept:
+                kept.append(session_id)
     returning.forget(returning.sessions())
     if not restored.left:
         shutil.rmtree(staging, ignore_errors=True)
     return Returned(
         sink=sink.name,
-        sessions=tuple(one.session_id for one in back),
+        sessions=tuple(back),
         narrowed=_narrowed(restored),
         with_gaps=tuple(one.session_id for one in restored.sessions if _has_gaps(one)),
         kept=tuple(kept),
@@ -126,14 +129,14 @@ def _returning(trace_dir: Path) -> SpooledLog:
     return SpooledLog(trace_dir, layout.returning_log(trace_dir))
 
 
-def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spooled) -> bool:
+def _put_in_place(settings: Settings, state: State, staged: Path, notes: Sequence[Spooled]) -> bool:
     """Move a restored session into the trace folder; False if a writer has begun it anew meanwhile."""
     folder = settings.trace_dir / staged.name
     if os.path.lexists(folder):
         return False
     number = state.folder(settings.trace_dir)
     for target in state.targets():
-        cursor = _cursor_for(state, target, layout.events_file(staged), spooled)
+        cursor = _cursor_for(state, target, layout.events_file(staged), notes)
         # before the file is there: nobody may find it and take it for new
         if cursor is not None:
             state.write_down(target.id, [], [Advance(folder=number, session_id=staged.name, cursor=cursor)], [])
@@ -142,15 +145,20 @@ def _put_in_place(settings: Settings, state: State, staged: Path, spooled: Spool
     return True
 
 
-def _cursor_for(state: State, target: Target, events: Path, spooled: Spooled) -> Cursor | None:
-    """Where a target goes on in a session that is back; None if it gets it from its beginning, as if it were new."""
-    if state.known_since_ns(target.id) > spooled.gone_ns or not state.was_shipped_to(target.id):
+def _cursor_for(state: State, target: Target, events: Path, notes: Sequence[Spooled]) -> Cursor | None:
+    """Where a target goes on in a session that is back; None if it gets it from its beginning, as if it were new.
+
+    `notes` are all deletions of it.
+    """
+    first_ns, last_ns = (pick(note.gone_ns for note in notes) for pick in (min, max))
+    if state.known_since_ns(target.id) > last_ns or not state.was_shipped_to(target.id):
         return None
-    was_on = not target.off_since_ns or target.off_since_ns > spooled.gone_ns
-    if was_on and target.id not in spooled.without:
+    was_on = not target.off_since_ns or target.off_since_ns > last_ns
+    was_to_get_all = state.met_ns(target.id) <= first_ns and all(target.id not in note.without for note in notes)
+    if was_on and was_to_get_all:
         # it had taken all of it, and showed it if it can be read, or the session would not have gone
         return _read_to_its_end(events)
-    # it was off, or left the session out, and may have got it before: if it can be read, it is asked before it is sent
+    # it was off, new or left some of it out, and may have the rest: if it can be read, it is asked before it is sent
     return Cursor(prior_end=events.stat().st_size)
 
 
