@@ -24,7 +24,7 @@ from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.delivery.removal import Removal
 from tracebridge.devserver import DevServer
-from tracebridge.journal import layout
+from tracebridge.journal import deletion, layout
 from tracebridge.journal.spooled import SpooledLog
 from tracebridge.testing import Fault
 
@@ -421,6 +421,39 @@ def test_a_sink_whose_share_was_raised_between_two_deletions_gets_all_that_is_ba
     assert workplace.call("ship").returncode == 0
     assert set(stored(workplace, "otel").values()) == {1}
     assert {sink: verdict["counts"] for sink, verdict in workplace.verdicts().items()} == {"langfuse": {}, "otel": {}}
+
+
+def test_a_session_comes_back_beside_what_the_spool_has_left_in_its_folder(workplace: Workplace) -> None:
+    workplace.record("annotated")
+    originals = journal_events(workplace.trace_dir)
+    folder = workplace.trace_dir / "session-annotated"
+    (folder / "notes.txt").write_text("mine")
+    workplace.call(*OFF)
+    empty(workplace)
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+    ran = workplace.call("migrate", "rollback")
+    assert (ran.returncode, journal_events(workplace.trace_dir)) == (0, originals)
+    assert {file.name for file in folder.iterdir()} == {layout.EVENTS, layout.METADATA, "notes.txt"}
+
+
+@pytest.mark.parametrize("is_folder_left", [True, False], ids=["before its folder", "before its file"])
+def test_a_session_that_a_killed_spool_had_still_to_delete_comes_back_and_is_not_sent_again(
+    workplace: Workplace, is_folder_left: bool
+) -> None:
+    originals = journal_events(workplace.trace_dir)
+    workplace.call(*OFF)
+    assert workplace.call("ship").returncode == 0
+    at_backend = stored(workplace)
+    folder = workplace.trace_dir / "session-s0"
+    SpooledLog(workplace.trace_dir).append(folder.name, "s0")
+    assert deletion.remove(workplace.trace_dir, folder, layout.events_file(folder).stat().st_size) == ""
+    if not is_folder_left:
+        folder.rmdir()
+    assert workplace.call("migrate", "rollback").returncode == 0
+    assert journal_events(workplace.trace_dir) == originals
+    assert workplace.call("prune", "--older-than", "1d").returncode == 0
+    assert workplace.call("ship").stdout.startswith("langfuse: nothing new delivered")
+    assert stored(workplace) == at_backend
 
 
 def test_a_sink_that_was_looked_at_only_and_was_off_gets_what_is_back_once_it_is_on(

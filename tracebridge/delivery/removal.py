@@ -188,7 +188,7 @@ class Removal:
             OSError: the folder cannot be changed.
         """
         if not dry_run:
-            self._sweep()
+            sweep(self._state, self._trace_dir)
         defective = [_OwedWithDefect(sink) for sink in self._settings.defective_sinks]
         owed: list[_Owed | _OwedWithDefect] = [*self._owed(), *defective]
         result = Removed(sessions=[], bytes=0, refused=[])
@@ -217,16 +217,8 @@ class Removal:
         reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
         if reason and noted is not None and self._log is not None:
             self._log.withdraw(noted)
-        self._sweep()
+        sweep(self._state, self._trace_dir)
         return reason
-
-    def _sweep(self) -> None:
-        """Forget and delete what was taken out of its place, by this pass or by one that died."""
-        for gone in deletion.removed(self._trace_dir):
-            with gone.path.open("rb") as file:
-                head = head_of(file)
-            self._state.forget_session(self._folder, gone.session, head)
-            deletion.delete(self._trace_dir, gone)
 
     def _owed(self) -> Iterator[_Owed]:
         state, folder = self._state, self._folder
@@ -300,6 +292,20 @@ class Removal:
             if absent:
                 return f"{len(absent)} of its spans do not show at {sink.name}"
         return ""
+
+
+def sweep(state: State, trace_dir: Path) -> None:
+    """Forget and delete what was taken out of its place, by this process or by one that died.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    folder = state.folder(trace_dir)
+    for gone in deletion.removed(trace_dir):
+        with gone.path.open("rb") as file:
+            head = head_of(file)
+        state.forget_session(folder, gone.session, head)
+        deletion.delete(trace_dir, gone)
 
 
 def _everything(event_type: str, data: dict[str, Json]) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import msgspec
 
 from tracebridge.config import Settings, SinkSettings
 from tracebridge.delivery.records import Advance, Target
+from tracebridge.delivery.removal import sweep
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
@@ -79,10 +81,12 @@ def return_files(
     """
     log, returning = SpooledLog(settings.trace_dir), _returning(settings.trace_dir)
     staging = layout.state_folder(settings.trace_dir) / "returning"
+    # else what a spool that was killed had still to forget would be forgotten of what is back
+    sweep(state, settings.trace_dir)
     # of what a killed run has noted as restored, that is still to be moved which it has not moved
-    unmoved = {name: notes for name, notes in returning.sessions().items() if os.path.lexists(staging / name)}
+    unmoved = {name: notes for name, notes in returning.sessions().items() if _has_journal(staging / name)}
     spooled = unmoved | log.sessions()
-    there = {name for name in spooled if os.path.lexists(settings.trace_dir / name)}
+    there = {name for name in spooled if _has_journal(settings.trace_dir / name)}
     wanted = [notes[-1].session_id for name, notes in spooled.items() if name not in there]
     kept = [spooled[name][-1].session_id for name in sorted(there)]
     if not wanted:
@@ -129,10 +133,14 @@ def _returning(trace_dir: Path) -> SpooledLog:
     return SpooledLog(trace_dir, layout.returning_log(trace_dir))
 
 
+def _has_journal(folder: Path) -> bool:
+    return os.path.lexists(layout.events_file(folder))
+
+
 def _put_in_place(settings: Settings, state: State, staged: Path, notes: Sequence[Spooled]) -> bool:
     """Move a restored session into the trace folder; False if a writer has begun it anew meanwhile."""
     folder = settings.trace_dir / staged.name
-    if os.path.lexists(folder):
+    if _has_journal(folder):
         return False
     number = state.folder(settings.trace_dir)
     for target in state.targets():
@@ -140,8 +148,31 @@ def _put_in_place(settings: Settings, state: State, staged: Path, notes: Sequenc
         # before the file is there: nobody may find it and take it for new
         if cursor is not None:
             state.write_down(target.id, [], [Advance(folder=number, session_id=staged.name, cursor=cursor)], [])
-    staged.rename(folder)
+    if not _moved(staged, folder):
+        return False
     OpenedLog(settings.trace_dir).append(staged.name)
+    return True
+
+
+def _moved(staged: Path, folder: Path) -> bool:
+    """Move a session's files to their place; False if a writer has begun it anew meanwhile."""
+    try:
+        staged.rename(folder)
+    except NotADirectoryError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return True
+    # a file of the user's lies in it, which the spool has left there
+    try:
+        os.link(layout.events_file(staged), layout.events_file(folder))
+    except FileExistsError:
+        return False
+    if not layout.metadata_file(folder).exists():
+        layout.metadata_file(staged).rename(layout.metadata_file(folder))
+    shutil.rmtree(staged)
     return True
 
 
