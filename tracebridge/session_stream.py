@@ -223,6 +223,16 @@ class SessionStream:
 _NOTHING = Step([])
 
 
+def is_another(path: Path | str, head: str) -> bool:
+    """Whether another file has taken the place of a journal with this head; False if that cannot be told."""
+    try:
+        # a pipe in its place would hold us up for ever
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+            return bool(head) and head_of(file) != head
+    except OSError:
+        return False
+
+
 def head_of(file: BinaryIO) -> str:
     """A hash of the first line of a journal, which no other one has: it holds a time and the ids of a run."""
     first, _, _ = os.pread(file.fileno(), _HEAD_BYTES, 0).partition(b"\n")

@@ -143,6 +143,17 @@ def test_without_a_reader_what_was_accepted_may_go(tmp_path: Path) -> None:
     assert remove(rig).sessions == ["a"]
 
 
+def test_another_file_that_is_as_long_as_the_one_that_was_accepted_stays(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=False))
+    accepted = write_session(rig.trace_dir, "s", turns=1)
+    rig.ship()
+    accepted.rename(rig.trace_dir / "rotated")
+    age(write_session(rig.trace_dir, "s", turns=1, run_id="run-2"))
+    assert reasons(remove(rig)) == {"s": "not all of it is delivered to file"}
+    rig.ship()
+    assert remove(rig).sessions == ["s"]
+
+
 def test_a_backend_that_is_away_keeps_everything(rig: Rig) -> None:
     age(write_session(rig.trace_dir, "a"))
     rig.ship()

@@ -113,6 +113,22 @@ def test_a_new_watch_finds_what_was_not_announced(recording: Recording, watching
     second.state.close()
 
 
+def test_another_file_in_the_place_of_one_that_was_read_is_found_though_it_is_as_long(tmp_path: Path) -> None:
+    journal = write_session(tmp_path, "s", turns=1)
+    watching = Watching(tmp_path)
+    try:
+        watching.read()
+        assert watching.named() == []
+        size = journal.stat().st_size
+        journal.rename(tmp_path / "rotated")
+        assert write_session(tmp_path, "s", turns=1, run_id="run-2").stat().st_size == size
+        again = Watching(tmp_path)
+        assert again.named() == ["session-s"]
+        again.state.close()
+    finally:
+        watching.state.close()
+
+
 def test_a_session_whose_file_a_writer_holds_is_watched_though_all_of_it_was_read(
     recording: Recording, watching: Watching
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def test_what_was_rotated_away_is_told_and_never_passes_until_it_is_back_or_else
     part.rename(rig.trace_dir / "elsewhere" if is_begun_anew else journal)
     rig.ship()
     assert validate(rig).exit_code == 0
+
+
+@pytest.mark.parametrize("turns", [1, 2], ids=["as long", "shorter"])
+def test_another_file_in_the_place_of_a_delivered_one_is_pending_until_it_is_shipped(rig: Rig, turns: int) -> None:
+    delivered = write_session(rig.trace_dir, "s", turns=turns)
+    rig.ship()
+    sent = len(stored(rig.file))
+    delivered.rename(rig.trace_dir / "elsewhere")
+    write_session(rig.trace_dir, "s", turns=1, run_id="run-2")
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts.get("missing", 0)) == (2, 0)
+    assert [told.reason for told in verdict.uncompared] == ["not delivered yet; run `tracebridge ship`"]
+    rig.ship()
+    assert validate(rig).counts == {"extra": sent}
+    assert set(Counter(span.span_id for span in stored(rig.file)).values()) == {1}
 
 
 def test_a_journal_that_was_emptied_after_it_was_delivered_is_no_pass(rig: Rig) -> None:

@@ -107,6 +107,8 @@ class Mark(NamedTuple):
     """How many bytes of it were read."""
     deadline_ns: int | None
     """When what is open in it is due; None when nothing is open."""
+    head: str
+    """That of its cursor."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ from tracebridge.journal import deletion, layout
 from tracebridge.journal.reader import is_read
 from tracebridge.journal.spooled import SpooledLog
 from tracebridge.policy import Policy, keeps_session
-from tracebridge.session_stream import SessionStream, head_of
+from tracebridge.session_stream import SessionStream, head_of, is_another
 from tracebridge.span import Span
 
 VERIFY_AGAIN_S: Final = 600.0
@@ -70,6 +70,7 @@ class _Owed:
         self.name = name
         self.read_back = read_back
         self.includes_unsampled = policy.include_unsampled
+        self._state = state
         self._folder = folder
         self._portion = Portion.of(state, target, policy)
         self._positions = state.positions(target, folder)
@@ -84,9 +85,11 @@ class _Owed:
 
     def reason_to_keep(self, candidate: _Candidate) -> str:
         """Why the sink needs the session's files; empty if it does not."""
-        folder_name = candidate.folder.name
-        is_all_read = is_read(layout.events_file(candidate.folder), self._positions.get(folder_name, 0), candidate.size)
-        if not is_all_read or candidate.session_id in self._in_flight:
+        folder_name, events = candidate.folder.name, layout.events_file(candidate.folder)
+        is_all_read = is_read(events, self._positions.get(folder_name, 0), candidate.size)
+        cursor = self._state.cursor(self.target, self._folder, folder_name)
+        is_another_one = cursor is not None and is_another(events, cursor.head)
+        if not is_all_read or is_another_one or candidate.session_id in self._in_flight:
             return f"not all of it is delivered to {self.name}"
         if folder_name in self._deadlines:
             return f"something of it is still open for {self.name}"

@@ -80,6 +80,15 @@ _MOST_PROBLEMS: Final = 1_000
 """How many broken lines of one session are remembered."""
 
 
+class _Head(msgspec.Struct, frozen=True):
+    """As much of a cursor as tells one file from another."""
+
+    head: str = ""
+
+
+_decode_head: Final = msgspec.msgpack.Decoder(_Head).decode
+
+
 class State:
     """One connection to the state. One thread at a time uses it; any number of threads and processes hold their own."""
 
@@ -318,13 +327,13 @@ class State:
         """Where some sessions of a folder stand for a target; those that were never read are left out."""
         places = ", ".join("?" * len(sessions))
         rows = self._file.db.execute(
-            "SELECT session, position, deadline_ns FROM cursor"
+            "SELECT session, position, deadline_ns, cursor FROM cursor"
             f" WHERE target = ? AND folder = ? AND session IN ({places})",
             (target, folder, *sessions),
         )
         return {
-            session: Mark(position, deadline_ns if deadline_ns < LATEST_NS else None)
-            for session, position, deadline_ns in rows
+            session: Mark(position, deadline_ns if deadline_ns < LATEST_NS else None, _decode_head(cursor).head)
+            for session, position, deadline_ns, cursor in rows
         }
 
     # --- batches ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tracebridge.journal.opened import LogPosition, OpenedLog
 from tracebridge.line import one_line
 from tracebridge.log import log
 from tracebridge.policy import Policy, untouched_size
-from tracebridge.session_stream import SessionStream
+from tracebridge.session_stream import SessionStream, is_another
 
 FULL_SCAN_EVERY_S: Final = 3600.0
 INCOMPLETE_GRACE_NS: Final = 60 * 1_000_000_000
@@ -178,7 +178,8 @@ class SessionWatch:
             if self._portion.takes(Journal(key.folder, path / key.name)):
                 found.append(key.name)
                 self._found_bytes += size - position if size > position else size
-        elif is_first and is_held(events):
+        elif (is_first and is_held(events)) or (mark is not None and is_another(events, mark.head)):
+            # one that is as long as what was read may be another one too
             self._name(key)
         elif mark is not None and mark.deadline_ns is not None:
             self._waiting.set(key, mark.deadline_ns)

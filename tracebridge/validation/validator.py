@@ -21,6 +21,7 @@ from tracebridge.delivery.state import SpanRef, State
 from tracebridge.errors import BackendError, ConfigurationError, IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.journal.spooled import deleted_ns
+from tracebridge.session_stream import is_another
 from tracebridge.sink import ComputingReader, Query, Reader
 from tracebridge.span import Span
 from tracebridge.validation.comparison import (
@@ -449,6 +450,8 @@ class Validator:
         for journal, size in expected.sizes.items():
             cursor = self._state.cursor(self._target, journal.number, journal.folder.name)
             if cursor is None or cursor.offset < size or cursor.checkpoint.opened:
+                return True
+            if is_another(journal.events, cursor.head):
                 return True
         return any(ref.session_id == session_id for batch in self._state.in_flight(self._target) for ref in batch.refs)
 
