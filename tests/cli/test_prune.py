@@ -60,6 +60,19 @@ def test_a_session_that_is_entered_again_after_it_was_pruned_is_clean(delivered:
     assert (verdict["exit_code"], verdict["counts"], verdict["sessions"]) == (0, {}, 1)
 
 
+def test_a_session_that_is_entered_again_after_its_own_project_pruned_it_is_clean_where_it_is_backfilled(
+    delivered: Workplace, tmp_path: Path
+) -> None:
+    other = Workplace(tmp_path / "other", {"jsonl": {"enabled": True}}, delivery="external")
+    other.record("entered-again")
+    delivered.backfill(other.trace_dir)
+    assert other.call("prune", "--older-than", "0s").returncode == 0
+    other.record("entered-again")
+    assert delivered.call("ship").returncode == 0
+    verdict = delivered.verdicts()["langfuse"]
+    assert (verdict["exit_code"], verdict["counts"], verdict["sessions"]) == (0, {}, 4)
+
+
 def test_what_has_to_stay_is_named_and_the_exit_code_says_so(delivered: Workplace, devserver: DevServer) -> None:
     devserver.faults.add(Fault(route=INGESTION, status=503))
     old(write_session(delivered.trace_dir, "undelivered"))

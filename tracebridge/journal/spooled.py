@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -112,13 +112,18 @@ class SpooledLog:
                 os.close(descriptor)
 
 
-def deleted_ns(trace_dir: Path, sessions: Collection[str]) -> dict[str, int]:
-    """When the files of these sessions were deleted last, of those that ever were: by a spool, or by `prune`."""
+def deleted_ns(folders: Iterable[Path], sessions: Collection[str]) -> dict[str, int]:
+    """When the files of these sessions were deleted last, of those that ever were: by a spool, or by `prune`.
+
+    A folder that was backfilled may be the trace folder of another project, which deletes in it.
+    """
     found: dict[str, int] = {}
-    for path in (layout.spooled_log(trace_dir), layout.pruned_log(trace_dir)):
-        for one in SpooledLog(trace_dir, path).noted():
-            if one.session_id in sessions:
-                found[one.session_id] = max(one.gone_ns, found.get(one.session_id, 0))
+    for folder in folders:
+        for path in (layout.spooled_log(folder), layout.pruned_log(folder)):
+            with suppress(OSError):  # what cannot be read of another project's explains nothing
+                for one in SpooledLog(folder, path).noted():
+                    if one.session_id in sessions:
+                        found[one.session_id] = max(one.gone_ns, found.get(one.session_id, 0))
     return found
 
 

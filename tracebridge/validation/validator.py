@@ -144,7 +144,7 @@ class Validator:
         if only is not None:
             chosen = tuple(one for one in owed.sessions if one.session_id in only)
             owed = msgspec.structs.replace(owed, sessions=chosen)
-        self._deleted_ns = deleted_ns(self._trace_dir, {one.session_id for one in owed.sessions})
+        self._deleted_ns = deleted_ns(self._state.folders().values(), {one.session_id for one in owed.sessions})
         tally = Tally(self._sink.name, self._sink.endpoint, scope, owed)
         self._tell_what_is_gone(scope, owed.drawn_from + owed.sampled_out, tally)
         self._tell_what_is_apart(scope, tally)
