@@ -29,6 +29,11 @@ def test_what_was_noted_is_known_by_name_in_the_order_in_which_it_was_noted(log:
     assert found["session-a%20b"][1].gone_ns > first.gone_ns
 
 
+def test_a_full_disk_is_told_with_the_log_that_it_keeps_from_being_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="/dev/full"):
+        SpooledLog(tmp_path, Path("/dev/full")).append("session-a", "a")
+
+
 def test_every_note_of_a_session_outlives_that_another_one_is_forgotten(log: SpooledLog) -> None:
     notes = [log.append("session-a", "a", [1]), log.append("session-a", "a")]
     log.append("session-b", "b")

@@ -333,6 +333,20 @@ def test_a_backend_that_is_down_leaves_the_rest_to_the_next_time(workplace: Work
     assert workplace.call("migrate", "restore").stdout == "0 sessions are back from langfuse\n"
 
 
+def test_a_folder_that_cannot_be_written_leaves_the_rest_to_the_next_time(workplace: Workplace) -> None:
+    originals = journal_events(workplace.trace_dir)
+    workplace.call(*OFF)
+    empty(workplace)
+    log = layout.returning_log(workplace.trace_dir)
+    log.mkdir()
+    ran = workplace.call("migrate", "rollback")
+    assert (ran.returncode, workplace.settings.keep_journal) == (2, True)
+    assert f"Is a directory: '{log}'; what is left comes back with `tracebridge migrate restore`" in ran.stderr
+    log.rmdir()
+    assert workplace.call("migrate", "restore").returncode == 0
+    assert journal_events(workplace.trace_dir) == originals
+
+
 def test_a_process_that_runs_by_the_old_configuration_deletes_nothing_more_after_the_rollback(
     workplace: Workplace,
 ) -> None:

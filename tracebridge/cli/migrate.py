@@ -332,7 +332,7 @@ def _returned(arguments: argparse.Namespace, settings: Settings, state: State) -
         try:
             with progress(f"bringing back from {sink.name}", "sessions") as bar:
                 return return_files(settings, state, sink, policies_of(settings, sink), bar.update)
-        except TracebridgeError as error:
+        except (TracebridgeError, OSError) as error:
             raise MigrationError(f"{error}; what is left comes back with `tracebridge migrate restore`") from error
 
 

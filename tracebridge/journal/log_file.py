@@ -23,5 +23,10 @@ def append_lines(descriptor: int, lines: bytes, path: Path) -> None:
         OSError: they are not there whole. A missing last newline does not matter: who appends next writes it.
     """
     text = missing_newline(descriptor) + lines
-    if os.write(descriptor, text) < len(text) - 1:
+    try:
+        written = os.write(descriptor, text)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    if written < len(text) - 1:
         raise OSError(errno.ENOSPC, "only a part could be written", str(path))
