@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.delivery.file_backend import FileBackend, FileSink, stored
 from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
+from tracebridge.delivery.state import SpanRef
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.span import Span
@@ -52,6 +54,35 @@ def test_what_is_retried_arrives_once_the_backend_takes_it_and_the_rest_stays_de
     assert rig.dead() == [second]
     assert rig.stored_names().count("a/tool") == 1
     assert rig.account().unaccounted_events == 0
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_what_shows_by_the_time_it_would_be_sent_again_is_not_sent(rig: Rig, shown: int) -> None:
+    at_backend = rig.stored_names()
+    refs = [SpanRef.of(span) for span in stored(rig.file) if span.session_id == "b"][:2]
+    state = rig.state()
+    state.dead.resend(1, refs)
+    state.close()
+    lost = {ref.span_id for ref in refs[shown:]}
+    kept = [span for span in stored(rig.file) if span.span_id not in lost]
+    rig.file.write_bytes(b"".join(msgspec.json.encode(span) + b"\n" for span in kept))
+    rig.ship()
+    assert rig.stored_names() == at_backend
+    assert (len(rig.dead()), rig.counters()["found_spans"]) == (2, shown)
+    assert rig.account().unaccounted_events == 0
+
+
+def test_as_long_as_nobody_can_tell_what_shows_nothing_is_sent_again(rig: Rig) -> None:
+    rig.backend.answers.poison = set()
+    rig.backend.answers.reader_is_away = True
+    retry(rig)
+    shipper = rig.shipper()
+    until(lambda: not shipper.round().is_done and bool(shipper.trouble), "the backend was asked")
+    assert len(rig.dead()) == 2
+    rig.backend.answers.reader_is_away = False
+    until(lambda: shipper.round().is_done, "they are sent")
+    assert rig.dead() == []
+    shipper.close()
 
 
 def test_a_shipper_that_runs_already_sends_it(rig: Rig) -> None:

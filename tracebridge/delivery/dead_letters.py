@@ -90,17 +90,24 @@ class DeadLetters:
 
     def discard(self, target: int, letters: Collection[DeadLetter]) -> int:
         """Give letters up for good, but for those that somebody else has dealt with by now; return how many."""
-        discarded = []
+        return self._take_away(target, letters, ("discarded_spans",), "discarded_events")
+
+    def found(self, target: int, letters: Collection[DeadLetter]) -> None:
+        """The backend shows their spans after all."""
+        self._take_away(target, letters, ("found_spans", "confirmed_spans"), "confirmed_events")
+
+    def _take_away(
+        self, target: int, letters: Collection[DeadLetter], span_counters: Collection[str], event_counter: str
+    ) -> int:
+        taken = []
         with self._file.transaction() as db:
             for letter in letters:
                 if db.execute("DELETE FROM dead WHERE id = ?", (letter.id,)).rowcount:
-                    discarded.append(letter)
-            for name, by in (
-                ("discarded_spans", len(discarded)),
-                ("discarded_events", sum(letter.ref.events for letter in discarded)),
-            ):
+                    taken.append(letter)
+            events = sum(letter.ref.events for letter in taken)
+            for name, by in ((event_counter, events), *((counter, len(taken)) for counter in span_counters)):
                 db.execute(
                     "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (target, name) DO UPDATE SET value = value + ?",
                     (target, name, by, by),
                 )
-        return len(discarded)
+        return len(taken)

@@ -35,13 +35,13 @@ from tracebridge.delivery.receipts import receipt_of
 from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
 from tracebridge.delivery.rules import Rules
 from tracebridge.delivery.senders import Senders
-from tracebridge.delivery.settle import Settled, Settlement
+from tracebridge.delivery.settle import Settled, Settlement, missing
 from tracebridge.delivery.splitting import halves, part_of, within
 from tracebridge.delivery.state import State
 from tracebridge.delivery.steady_clock import SteadyClock
 from tracebridge.delivery.switched_off import switch_on
 from tracebridge.delivery.watch import SessionKey, SessionWatch
-from tracebridge.errors import BackendError
+from tracebridge.errors import BackendError, IncompleteAnswerError
 from tracebridge.journal import layout
 from tracebridge.log import log
 from tracebridge.session_stream import SessionStream
@@ -145,6 +145,7 @@ class Shipper:
         self._refusals_told: set[str] = set()
         self._looked_for = 0
         self._has_looked = False
+        self._is_asked_for_letters = False  # dead letters wait until the backend tells whether it shows them
         self._look_at = 0.0
         self._encoding = narrow_waiting(self._state, self._target, settings.policy, self._fitting.encode, self._pace)
         self._fitting.take_cut()  # what waits was counted when it was read
@@ -171,7 +172,7 @@ class Shipper:
             self._look(request)
         # a backend that may be down is tried with others before it is with what it failed on
         self._send_ready(also_suspects=not self._collector.has_more)
-        is_delivered = not (self._is_waiting() or self._collector.has_skipped)
+        is_delivered = not (self._is_waiting() or self._collector.has_skipped or self._is_asked_for_letters)
         if is_delivered and self._has_looked:
             self._health.say("idle", "everything is delivered")
         elif self._is_held_up_by_reading():
@@ -436,7 +437,7 @@ class Shipper:
 
     def _revive_dead_letters(self) -> None:
         """Send those again that somebody asked for, made anew from the journal where it is still there."""
-        letters = self._state.dead.retried(self._target)
+        letters = self._still_absent(self._state.dead.retried(self._target))
         if not letters:
             return
         folders = list(self._state.folders().values())
@@ -448,6 +449,28 @@ class Shipper:
         batches = within(batch, self._fitting.max_bytes, self._capabilities.max_request_spans) if revived else []
         self._outbox.add(self._state.revive(self._target, [letter for _, letter in revived], batches))
         self._state.dead.give_up_retrying([letter for part, letter in zip(parts, letters, strict=True) if not part])
+
+    def _still_absent(self, letters: list[DeadLetter]) -> list[DeadLetter]:
+        """Those that the backend does not show by now; none as long as it cannot be asked."""
+        self._is_asked_for_letters = bool(letters) and self._capabilities.readable
+        if not self._is_asked_for_letters:
+            return letters
+        if not self._read_back.is_time:
+            return []
+        refs = [letter.ref for letter in letters]
+        try:
+            # they may be of any time, and of few traces
+            absent = set(missing(self._read_back.reader(), refs, by_trace=True))
+        except IncompleteAnswerError:
+            self._is_asked_for_letters = False
+            return letters
+        except BackendError as error:
+            self._cannot_read_back(error)
+            return []
+        self._is_asked_for_letters = False
+        self._read_back.worked()
+        self._state.dead.found(self._target, [one for place, one in enumerate(letters) if place not in absent])
+        return [letters[place] for place in sorted(absent)]
 
     def _encoded_again(self, folders: list[Path], letter: DeadLetter) -> bytes:
         """A dead letter's span, encoded; empty if that cannot be done."""
@@ -549,7 +572,7 @@ class Shipper:
         self._read_back.failed(error)
 
     def _until_next_reading(self) -> float:
-        if self._collector.has_skipped:
+        if self._collector.has_skipped or self._is_asked_for_letters:
             return max(self._read_back.wait_s, SETTLE_EVERY_S)
         return max(self._settlement.next_look_s(self._clock.now()), self._read_back.wait_s, 0.0)
 
