@@ -13,9 +13,10 @@ import pytest
 from tests.delivery.file_backend import FileBackend
 from tests.delivery.rig import TAILS, Rig, end_with, write_session
 from tracebridge.config import Settings
-from tracebridge.delivery.removal import Removal, Removed
+from tracebridge.delivery.removal import Removal, Removed, sweep
+from tracebridge.delivery.state import State
 from tracebridge.delivery.switched_off import mark_switched_off, still_owed
-from tracebridge.journal import deletion
+from tracebridge.journal import deletion, layout
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.sink import Outcome, Receipt
 
@@ -260,6 +261,24 @@ def test_what_a_crash_left_half_removed_is_finished_the_next_time(rig: Rig, come
     state.close()
     rig.ship()
     assert len(rig.backend.answers.requests) == (2 if comes_back else 1)
+
+
+def test_two_that_finish_at_once_what_a_crash_left_do_not_trip_over_each_other(rig: Rig) -> None:
+    class Other(State):
+        def forget_session(self, folder: int, session: str, head: str) -> None:
+            """Another process is just as far."""
+            super().forget_session(folder, session, head)
+            state = rig.state()
+            sweep(state, rig.trace_dir)
+            state.close()
+
+    for name in ("a", "b"):
+        events = write_session(rig.trace_dir, name)
+        assert deletion.remove(rig.trace_dir, events.parent, events.stat().st_size) == ""
+    state = Other(layout.state_file(rig.trace_dir))
+    sweep(state, rig.trace_dir)
+    state.close()
+    assert list(deletion.removed(rig.trace_dir)) == []
 
 
 def test_a_session_that_comes_back_after_it_was_removed_is_delivered_from_its_new_start(rig: Rig) -> None:

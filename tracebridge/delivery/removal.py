@@ -305,8 +305,11 @@ def sweep(state: State, trace_dir: Path) -> None:
     """
     folder = state.folder(trace_dir)
     for gone in deletion.removed(trace_dir):
-        with gone.path.open("rb") as file:
-            head = head_of(file)
+        try:
+            with gone.path.open("rb") as file:
+                head = head_of(file)
+        except FileNotFoundError:
+            continue  # another process has done so meanwhile
         state.forget_session(folder, gone.session, head)
         deletion.delete(trace_dir, gone)
 

@@ -80,7 +80,8 @@ def delete(trace_dir: Path, gone: Removed) -> None:
     with contextlib.suppress(OSError):
         (trace_dir / gone.session).rmdir()
     gone.path.unlink(missing_ok=True)
-    gone.path.parent.rmdir()
+    with contextlib.suppress(FileNotFoundError):  # another process may be as far
+        gone.path.parent.rmdir()
 
 
 def removed_folder(trace_dir: Path) -> Path:
