@@ -17,6 +17,7 @@ from typing import Any
 from tests.durability.small_disk import SmallDisk
 from tests.workplace import Workplace
 from tracebridge import Tracer
+from tracebridge.delivery.removal import Removal
 from tracebridge.delivery.state import State
 from tracebridge.journal import layout
 from tracebridge.journal.lost import lost_events, write_down
@@ -148,6 +149,23 @@ def run_commands_on_a_full_disk(folder: str) -> Any:
     ran = {name: workplace.call(name, *more) for name, more in commands.items()}
     state.close()
     return {name: (one.returncode, one.stderr) for name, one in ran.items()}
+
+
+def use_up_the_files_of_a_spool(folder: str) -> Any:
+    """Have a spool delete a session while no file and no folder can be made, and again once they can."""
+    disk = SmallDisk(folder, kilobytes=2048, files=200)
+    workplace = Workplace(disk.folder / "here", {"jsonl": {"enabled": True}}, delivery="external")
+    workplace.record("s")
+    log = SpooledLog(workplace.trace_dir)
+    log.append("session-other", "other")
+    removal = Removal(workplace.settings, noted_in=log)
+    disk.use_up_files()
+    removed = _succeeded(lambda _: removal.remove_older_than(0))
+    full = list(log.sessions())
+    disk.give_files_back()
+    removal.remove_older_than(0)
+    removal.close()
+    return {"removed": removed, "full": full, "after": list(log.sessions())}
 
 
 def fill_the_disk_of_the_spooled_log(folder: str) -> Any:

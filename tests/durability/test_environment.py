@@ -112,6 +112,11 @@ def test_a_session_is_noted_as_spooled_whole_or_not_at_all_on_a_full_disk(tmp_pa
     assert found["after"] == [*found["full"], "after"]
 
 
+def test_a_session_that_a_full_disk_keeps_from_being_deleted_is_not_noted_as_gone(tmp_path: Path) -> None:
+    found = apart(scenarios.use_up_the_files_of_a_spool, tmp_path / "disk").result
+    assert found == {"removed": 0, "full": ["session-other"], "after": ["session-other", "session-s"]}
+
+
 def test_a_folder_that_is_removed_while_the_disk_is_full_costs_only_what_comes_then(tmp_path: Path) -> None:
     found = apart(scenarios.delete_the_folder_on_a_full_disk, tmp_path / "disk").result
     assert found["written"] == [True] * 10

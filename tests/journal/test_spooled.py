@@ -45,7 +45,10 @@ def test_a_note_that_is_withdrawn_leaves_what_was_noted_before(log: SpooledLog) 
     first = log.append("session-a", "a")
     log.withdraw(log.append("session-a", "a"))
     assert log.sessions() == {"session-a": [first]}
+    last = log.append("session-b", "b")
     log.withdraw(first)
+    assert log.sessions() == {"session-b": [last]}
+    log.withdraw(last)
     assert log.sessions() == {}
 
 

@@ -217,9 +217,12 @@ class Removal:
         """Delete a session's files, which is noted before; why they stay, or empty."""
         name, session_id = candidate.folder.name, candidate.session_id
         noted = None if self._log is None else self._log.append(name, session_id, without)
-        reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
-        if reason and noted is not None and self._log is not None:
-            self._log.withdraw(noted)
+        reason = "it could not be taken out of its place"
+        try:
+            reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
+        finally:
+            if reason and noted is not None and self._log is not None:
+                self._log.withdraw(noted)
         sweep(self._state, self._trace_dir)
         return reason
 

@@ -63,8 +63,14 @@ class SpooledLog:
         Raises:
             OSError: the log cannot be written.
         """
-        with self._locked():
-            self._replace(spooled for spooled in self.noted() if spooled != noted)
+        line = msgspec.json.encode(noted) + b"\n"
+        with self._locked() as descriptor:
+            begin = os.fstat(descriptor).st_size - len(line)
+            if begin >= 0 and os.pread(descriptor, len(line), begin) == line:
+                # this takes no room, of which there may be none
+                os.ftruncate(descriptor, begin)
+            else:
+                self._replace(spooled for spooled in self.noted() if spooled != noted)
 
     def sessions(self) -> dict[str, list[Spooled]]:
         """Each session that was noted, by the name of its folder, with all its deletions in their order."""
