@@ -72,6 +72,20 @@ def test_what_shows_by_the_time_it_would_be_sent_again_is_not_sent(rig: Rig, sho
     assert rig.account().unaccounted_events == 0
 
 
+def test_what_two_validations_at_once_found_missing_is_sent_again_once(rig: Rig) -> None:
+    at_backend = rig.stored_names()
+    refs = [SpanRef.of(span) for span in stored(rig.file) if span.session_id == "b"][:2]
+    kept = [span for span in stored(rig.file) if span.span_id not in {ref.span_id for ref in refs}]
+    rig.file.write_bytes(b"".join(msgspec.json.encode(span) + b"\n" for span in kept))
+    for _ in range(2):
+        state = rig.state()
+        state.dead.resend(1, refs)
+        state.close()
+    rig.ship()
+    assert rig.stored_names() == at_backend
+    assert rig.account().unaccounted_events == 0
+
+
 def test_as_long_as_nobody_can_tell_what_shows_nothing_is_sent_again(rig: Rig) -> None:
     rig.backend.answers.poison = set()
     rig.backend.answers.reader_is_away = True
