@@ -226,11 +226,15 @@ _NOTHING = Step([])
 def is_another(path: Path | str, head: str) -> bool:
     """Whether another file has taken the place of a journal with this head; False if that cannot be told."""
     try:
-        # a pipe in its place would hold us up for ever
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             return bool(head) and head_of(file) != head
     except OSError:
         return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place would hold us up for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def head_of(file: BinaryIO) -> str:

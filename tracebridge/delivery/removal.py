@@ -25,7 +25,7 @@ from tracebridge.errors import BackendError
 from tracebridge.event import Json
 from tracebridge.journal import deletion, layout
 from tracebridge.journal.reader import is_read
-from tracebridge.journal.spooled import SpooledLog
+from tracebridge.journal.spooled import Spooled, SpooledLog
 from tracebridge.policy import Policy, keeps_session
 from tracebridge.session_stream import SessionStream, head_of, is_another
 from tracebridge.span import Span
@@ -217,14 +217,19 @@ class Removal:
         """Delete a session's files, which is noted before; why they stay, or empty."""
         name, session_id = candidate.folder.name, candidate.session_id
         noted = None if self._log is None else self._log.append(name, session_id, without)
-        reason = "it could not be taken out of its place"
         try:
             reason = deletion.remove(self._trace_dir, candidate.folder, candidate.size)
-        finally:
-            if reason and noted is not None and self._log is not None:
-                self._log.withdraw(noted)
+        except OSError:
+            self._withdraw(noted)
+            raise
+        if reason:
+            self._withdraw(noted)
         sweep(self._state, self._trace_dir)
         return reason
+
+    def _withdraw(self, noted: Spooled | None) -> None:
+        if noted is not None and self._log is not None:
+            self._log.withdraw(noted)
 
     def _owed(self) -> Iterator[_Owed]:
         state, folder = self._state, self._folder
