@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,6 +64,34 @@ def test_every_command_refuses_a_configuration_with_a_mistake_in_one_line(
     (line,) = ran.err.splitlines()
     assert line.startswith("tracebridge: ")
     assert "line 2: agent_trace.sampel_rate" in line
+
+
+_LANGFUSE = {"type": "langfuse", "host": "http://127.0.0.1:9", "public_key": "pk-a", "secret_key": "sk-a"}
+_OTEL = {"type": "otel", "endpoint": "http://127.0.0.1:9", "headers": {"X-Scope-OrgID": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "changes", "is_warned_of"),
+    [
+        (_LANGFUSE, {"host": "http://127.0.0.1:9/", "policy": {"include_messages": False}}, True),
+        (_LANGFUSE, {"public_key": "pk-b"}, False),
+        (_LANGFUSE, {"enabled": False}, False),
+        (_OTEL, {"service_name": "b", "reader": {"url": "http://127.0.0.1:8"}}, True),
+        (_OTEL, {"headers": {"X-Scope-OrgID": "b"}}, False),
+        (_OTEL, {"endpoint": "http://127.0.0.1:8"}, False),
+    ],
+    ids=["a project", "two projects", "one is off", "an endpoint", "two tenants", "two endpoints"],
+)
+def test_two_sinks_that_store_everything_twice_in_one_place_are_warned_of(
+    run: Run, tmp_path: Path, first: dict[str, Any], changes: dict[str, Any], is_warned_of: bool
+) -> None:
+    place = Workplace(tmp_path / "here", {"first": first, "second": {**first, **changes}})
+    ran = run("--config", place.config, "config", "check")
+    warning = "agent_trace.sinks.second: warning: it sends to the same place as the sink first (http://127.0.0.1:9"
+    assert (ran.code, warning in ran.err, bool(ran.err)) == (0, is_warned_of, is_warned_of)
+    examined = json.loads(run("--config", place.config, "doctor", "--json", "--no-probe").out)["examinations"][0]
+    found = [(check["status"], "that of first" in check["found"]) for check in examined["checks"]]
+    assert (("warn", True) in found) == is_warned_of
 
 
 def test_a_file_that_is_not_there_is_named(run: Run) -> None:

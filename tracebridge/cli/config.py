@@ -23,7 +23,8 @@ def add_to(commands: Commands) -> None:
         "check",
         check,
         "name every mistake, with its place and what to do",
-        "Reads the configuration and names every mistake in it. Exit codes: 0 it is right; 1 it is not.",
+        "Reads the configuration and names every mistake in it. Exit codes: 0 it is right, though there may be "
+        "warnings; 1 it is not.",
     )
     add_command(
         actions,
@@ -47,6 +48,12 @@ def check(arguments: argparse.Namespace) -> int:
         say(f"{settings.source}: agent_trace.sinks.{sink.name}: {sink.defect}", sys.stderr)
     if settings.defective_sinks:
         return 1
+    for sink, before in settings.repeating_sinks:
+        say(
+            f"{settings.source}: agent_trace.sinks.{sink.name}: warning: it sends to the same place as the sink "
+            f"{before.name} ({sink.endpoint}), where all that both are owed is stored twice; switch one of them off",
+            sys.stderr,
+        )
     sinks = ", ".join(sink.name for sink in settings.enabled_sinks) or "none"
     journal = "kept" if settings.keep_journal else "a spool, which is emptied once every sink has it"
     say(f"{settings.source}: right. Journal in {settings.trace_dir}, {journal}; sinks: {sinks}")

@@ -10,6 +10,7 @@ import msgspec
 
 from tracebridge.page import Paged
 from tracebridge.policy import Policy
+from tracebridge.secret import Secret
 from tracebridge.sink import Capabilities, Reader, Sink, SinkType
 
 Delivery = Literal["thread", "process", "external"]
@@ -54,6 +55,15 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         sink_type, settings = self._complete()
         return sink_type.capabilities(settings)
 
+    def repeats(self, other: SinkSettings) -> bool:
+        """Whether what it sends is stored where the other's is, as far as can be told from here.
+
+        Headers that differ, such as those of two tenants, keep sinks with the same address apart.
+        """
+        if self.type != other.type or self.settings is None or other.settings is None:
+            return False
+        return self.endpoint == other.endpoint and _headers(self.settings) == _headers(other.settings)
+
     def trace_url(self, trace_id: str) -> str:
         """The address of the backend's page of a trace; empty if there is none that is known."""
         sink_type, settings = self._complete()
@@ -73,6 +83,16 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.sink_type is None or self.settings is None:
             raise ValueError(f"sink {self.name} cannot be opened: {self.defect or 'it is switched off and incomplete'}")
         return self.sink_type, self.settings
+
+
+def _headers(settings: msgspec.Struct) -> dict[str, dict[str, Secret]]:
+    """By setting, the secrets that go with every request under a name each."""
+    values = msgspec.structs.asdict(settings).items()
+    return {key: value for key, value in values if isinstance(value, dict) and any(map(_is_secret, value.values()))}
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, Secret)
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +151,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def defective_sinks(self) -> tuple[SinkSettings, ...]:
         """The sinks that are switched on and whose plug-in cannot be used: the others are delivered to as ever."""
         return tuple(sink for sink in self.sinks if sink.enabled and sink.defect)
+
+    @property
+    def repeating_sinks(self) -> tuple[tuple[SinkSettings, SinkSettings], ...]:
+        """The sinks that store once more what one before them stores, each with that one."""
+        found = []
+        for place, sink in enumerate(self.enabled_sinks):
+            before = next((other for other in self.enabled_sinks[:place] if sink.repeats(other)), None)
+            if before is not None:
+                found.append((sink, before))
+        return tuple(found)
 
     def sink(self, name: str) -> SinkSettings | None:
         """The sink called `name`, if the configuration has it."""

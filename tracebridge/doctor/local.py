@@ -29,6 +29,13 @@ def examine_local(settings: Settings) -> Iterator[Check]:
     """Yield what is found on this machine, for settings that could be read."""
     sinks = ", ".join(sink.name for sink in settings.sinks if sink.enabled) or "none but the journal"
     yield Check(name="configuration", status="ok", found=f"{settings.source}; sinks that are switched on: {sinks}")
+    for sink, before in settings.repeating_sinks:
+        yield Check(
+            name=f"place of {sink.name}",
+            status="warn",
+            found=f"it is that of {before.name}: {sink.endpoint}, where all that both are owed is stored twice",
+            remedy=f"switch {sink.name} or {before.name} off",
+        )
     yield _versions(settings)
     file_system = _file_system(settings.trace_dir)
     yield file_system
