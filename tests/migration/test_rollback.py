@@ -107,6 +107,9 @@ def test_a_session_that_the_spool_has_deleted_more_than_once_comes_back_whole_an
     verdict = workplace.verdicts()["langfuse"]
     assert (verdict["exit_code"], verdict["counts"]) == (0, {})
     assert verdict["losses"]["recorded-in-several-files"] == 4
+    ran = workplace.call("validate", "--left", f"folder:{workplace.trace_dir}", "--right", "sink:langfuse", "--json")
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, told["losses"]["recorded-in-several-files"]) == (0, 4)
 
 
 def test_a_session_that_is_entered_again_after_the_spool_deleted_it_is_clean_and_what_nobody_recorded_is_found(

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from tests.validation.test_comparison import MILLISECONDS, OTHER_VALUES, span
+from tests.validation.test_comparison import MILLISECONDS, OTHER_VALUES, recorded, span
 from tracebridge.errors import ConfigurationError
 from tracebridge.sides import Notes, Settings, Side, SidesVerdict, compare_sides
 from tracebridge.sink import Loss
 from tracebridge.span import Span
 from tracebridge.testing.strategies import spans
 from tracebridge.validation import Finding, compare
+from tracebridge.validation.comparison import without_copies, without_moves
 
 pytest.importorskip("ibis", reason="needs the extra `compare`")
 
@@ -115,6 +116,70 @@ def test_law_the_engine_says_what_comparing_in_memory_says(sides: tuple[list[Spa
         wanted.equal,
         wanted.losses,
     )
+
+
+@st.composite
+def journal_and_backend(draw: st.DrawFn) -> tuple[list[Span], list[Span]]:
+    """Runs of a journal, and what a backend shows that was sent them from other files, and perhaps merges copies."""
+    journal, backend = [], []
+    for run in range(draw(st.integers(1, 3))):
+        sent_from = 0
+        for number in range(draw(st.integers(1, 4))):
+            place = 2 * number
+            sent_from = draw(st.sampled_from([sent_from, sent_from, place, draw(st.integers(0, 8))]))
+            one = recorded(place, number=10 * run + number, run_id=f"r{run}")
+            copies = [one]
+            if draw(st.integers(0, 3)) == 0:
+                copies.append(recorded(place + 8, number=10 * run + number, run_id=f"r{run}"))
+            if draw(st.integers(0, 9)) == 0:
+                copies[0] = msgspec.structs.replace(copies[0], output="other")
+            journal += copies
+            changes: dict[str, Any] = draw(st.sampled_from([{}, {}, {}, {"tags": ("a",)}, {"turn": 1}]))
+            there = recorded(place - sent_from, number=10 * run + number, run_id=f"r{run}", **changes)
+            backend += [there] * draw(st.sampled_from([0, 1, 1, 1, 1, 2]))
+    return draw(st.permutations(journal)), draw(st.permutations(backend))
+
+
+@settings(max_examples=examples(3), deadline=None, suppress_health_check=SLOW, phases=PHASES)
+@given(journal_and_backend().filter(lambda sides: not has_a_tie(*sides)))
+def test_law_of_a_journal_and_a_backend_the_engine_says_what_validating_says(
+    sides: tuple[list[Span], list[Span]],
+) -> None:
+    journal, backend = sides
+    wanted = without_moves(compare(journal, backend, LOSSES), journal, backend, LOSSES)
+    wanted = without_copies(wanted, journal)
+    verdict = compare_sides(side(journal, is_ours=True), side(backend, LOSSES, name="b"), shown=None)
+    assert told(verdict.findings) == told(wanted.findings)
+    assert verdict.counts == Counter(finding.kind for finding in wanted.findings)
+    assert (verdict.expected, verdict.observed, verdict.equal) == (wanted.expected, wanted.observed, wanted.equal)
+    assert verdict.losses == wanted.losses
+    back = compare_sides(side(backend, LOSSES), side(journal, name="b", is_ours=True), shown=None)
+    assert (back.observed, back.expected, back.equal) == (verdict.expected, verdict.observed, verdict.equal)
+    assert (back.losses, back.fields) == (verdict.losses, verdict.fields)
+
+
+def test_what_a_journal_holds_twice_or_in_other_places_is_equal_whichever_side_it_is() -> None:
+    journal = [recorded(2 * number, number=number, run_id="moved") for number in range(4)]
+    backend = [recorded(2 * number % 4, number=number, run_id="moved") for number in range(4)]
+    journal += [recorded(2 * number, number=number, run_id="other") for number in (10, 11)]
+    backend += [recorded(2, number=10 + place, run_id="other") for place in range(2)]
+    # merged, kept once more than recorded, and merged though the copies are not alike
+    journal += [recorded(place, number=number) for number in (20, 21, 22) for place in (0, 8)]
+    backend += [recorded(place, number=21) for place in (0, 8, 8)] + [recorded(0, number=20), recorded(0, number=22)]
+    journal[-1] = msgspec.structs.replace(journal[-1], output="other")
+    there = compare_sides(side(journal, is_ours=True), side(backend, LOSSES, name="b"), shown=None)
+    back = compare_sides(side(backend, LOSSES), side(journal, name="b", is_ours=True), shown=None)
+    assert there.losses == back.losses == {"recorded-in-several-files": 2, "recorded-more-than-once": 1}
+    assert there.counts == {"different": 2, "duplicate": 1, "missing": 1}
+    assert back.counts == {"different": 2, "missing": 1, "duplicate": 1}
+    assert (there.equal, there.expected, there.observed) == (back.equal, back.observed, back.expected) == (9, 12, 11)
+    assert there.declared.keys() >= there.losses.keys()
+
+
+def test_between_two_journals_every_line_and_place_counts() -> None:
+    one, other = ([recorded(place, number=n, run_id="r") for n, place in enumerate(places)] for places in ([0, 2], [0]))
+    verdict = compare_sides(side([*one, *one], is_ours=True), side(other, name="b", is_ours=True))
+    assert (verdict.counts, verdict.losses) == ({"missing": 3}, {})
 
 
 def is_alone_on_one_side(left: list[Span], right: list[Span]) -> bool:

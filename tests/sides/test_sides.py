@@ -80,6 +80,20 @@ def test_what_one_folder_lacks_is_missing_one_way_and_extra_the_other(delivered:
     assert compared(delivered, copy, here)[1]["counts"].keys() == {"extra"}
 
 
+@pytest.mark.parametrize("sink", ["langfuse", "otel"])
+def test_a_journal_that_was_appended_to_itself_is_told_as_validate_tells_it(delivered: Workplace, sink: str) -> None:
+    delivered.record("twice")
+    assert delivered.call("ship").returncode == 0
+    journal = delivered.trace_dir / "session-twice" / "events.jsonl"
+    journal.write_bytes(journal.read_bytes() * 2)
+    here, there = f"folder:{delivered.trace_dir}", f"sink:{sink}"
+    for left, right in ((here, there), (there, here)):
+        code, told = compared(delivered, left, right)
+        assert (code, told["equal"], told["counts"]) == (0, SPANS + 4, {})
+        assert told["losses"]["recorded-more-than-once"] == 2
+    assert "recorded-more-than-once" in delivered.call("validate", "--left", here, "--right", there).stdout
+
+
 def test_what_was_rotated_away_in_a_folder_is_named_and_is_no_pass(delivered: Workplace) -> None:
     part = layout.session_folder(delivered.trace_dir, "s1") / "events.jsonl.1"
     part.write_bytes(b"")

@@ -13,12 +13,12 @@ import msgspec
 
 from tracebridge.errors import ConfigurationError
 from tracebridge.sides.digest import FIELDS, default_value
-from tracebridge.sides.engine import Engine, Group, Settings, missing
+from tracebridge.sides.engine import EDGES, EQUAL, Engine, Group, Place, Settings, missing
 from tracebridge.sides.side import Notes, Side
 from tracebridge.sink import Loss
 from tracebridge.span import Span
 from tracebridge.validation import Difference, Finding, Uncompared, compare
-from tracebridge.validation.comparison import FindingKind
+from tracebridge.validation.comparison import COPIED, SEVERAL_FILES, Comparison, FindingKind, without_copies
 
 if TYPE_CHECKING:
     from tracebridge.sides.rows import RowFile
@@ -36,8 +36,14 @@ _KINDS: Final[dict[str, FindingKind]] = {
 }
 """By what the engine calls them, the kinds of finding."""
 
-_OF_LEFT: Final = ("equal", "different", "missing", "foreign on the left")
-_OF_RIGHT: Final = ("equal", "different", "duplicate", "extra", "foreign")
+_OF_LEFT: Final = ("equal", "moved", "different", "missing", "foreign on the left")
+_OF_RIGHT: Final = ("equal", "moved", "different", "duplicate", "extra", "foreign")
+
+_OF_A_JOURNAL: Final = {
+    COPIED: "The journal holds a copy of a span that the other side shows less often.",
+    SEVERAL_FILES: "The journal holds one after the other what was sent from several files.",
+}
+"""In words, what is equal all the same where one side is a journal, and the other was sent from it."""
 
 Progress = Callable[[str, int], None]
 """Is told which side is being read, and how many of its spans are."""
@@ -123,16 +129,21 @@ def _compared(
     losses = tuple({loss.name: loss for loss in (*left.losses, *right.losses)}.values())
     engine = Engine(settings, folder)
     try:
-        files, notes = [], Notes()
+        files, notes, journal = [], Notes(), _journal_of(left, right)
         for place, side in (("left", left), ("right", right)):
-            rows = row_file(folder / f"{place}.parquet", losses, is_ours=side.is_ours)
+            rows = row_file(folder / f"{place}.parquet", losses, is_ours=side.is_ours, with_places=journal is not None)
             for spans in rows.write(side.read(notes)):
                 if progress is not None:
                     progress(side.name, spans)
             files.append(rows)
-        tally = _Tally(files[0], files[1], losses, shown)
-        for group in _by_ids(engine.compare(files[0], files[1], len(losses), notes.left_out, shown)):
-            tally.add(group)
+        for with_moves in (False, True):
+            tally = _Tally(files[0], files[1], losses, shown, journal)
+            for group in _by_ids(
+                engine.compare(files[0], files[1], len(losses), notes.left_out, shown, journal, with_moves=with_moves)
+            ):
+                tally.add(group)
+            if not tally.may_have_moved:
+                break
     finally:
         engine.close()
     return SidesVerdict(
@@ -140,11 +151,18 @@ def _compared(
         right=right.name,
         engine=settings.engine,
         spans=dict(sorted(files[0].kinds.items())),
-        declared={loss.name: loss.words for loss in losses},
+        declared={loss.name: loss.words for loss in losses} | (_OF_A_JOURNAL if journal else {}),
         uncompared=notes.uncompared(),
         findings=tally.findings(),
         **tally.totals(),
     )
+
+
+def _journal_of(left: Side, right: Side) -> Place | None:
+    """Which side is a journal that the other may have been sent from; two journals are files, equal or not."""
+    if left.is_ours == right.is_ours:
+        return None
+    return "left" if left.is_ours else "right"
 
 
 def _by_ids(groups: Iterable[Group]) -> Iterator[list[Group]]:
@@ -159,8 +177,12 @@ def _by_ids(groups: Iterable[Group]) -> Iterator[list[Group]]:
 class _Tally:
     """Adds up groups."""
 
-    def __init__(self, left: RowFile, right: RowFile, losses: Sequence[Loss], shown: int | None) -> None:
-        self._left, self._right, self._losses, self._shown = left, right, losses, shown
+    def __init__(
+        self, left: RowFile, right: RowFile, losses: Sequence[Loss], shown: int | None, journal: Place | None
+    ) -> None:
+        self._left, self._right, self._losses, self._shown, self._journal = left, right, losses, shown, journal
+        self.may_have_moved = False
+        """Whether spans are different, in nothing but what tells where in the journal they stand."""
         self._expected = self._observed = self._equal = 0
         self._met: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
@@ -181,7 +203,7 @@ class _Tally:
             "expected": self._expected,
             "observed": self._observed,
             "equal": self._equal,
-            "losses": dict(sorted(self._met.items())),
+            "losses": dict(sorted((+self._met).items())),
             "counts": dict(sorted(self._counts.items())),
             "fields": dict(sorted(self._fields.items())),
         }
@@ -201,12 +223,17 @@ class _Tally:
         return tuple(sorted([*found, *self._crowded], key=lambda finding: (finding.trace_id, finding.span_id)))
 
     def _add_counted(self, group: Group) -> None:
-        if group.kind == "equal":
+        if group.kind in EQUAL:
             self._equal += group.count
         else:
             self._counts[_KINDS[group.kind]] += group.count
-        self._expected += group.count * (group.kind in _OF_LEFT)
-        self._observed += group.count * (group.kind in _OF_RIGHT)
+        is_copied = group.kind == "copied"
+        self._expected += group.count * (group.kind in _OF_LEFT or (is_copied and self._journal == "left"))
+        self._observed += group.count * (group.kind in _OF_RIGHT or (is_copied and self._journal == "right"))
+        self._met[COPIED] += group.count * is_copied
+        self._met[SEVERAL_FILES] += group.count * (group.kind == "moved")
+        if self._journal and group.kind == "different" and not group.fields & ~EDGES:
+            self.may_have_moved = True
         for number, loss in enumerate(self._losses):
             if group.met >> number & 1:
                 self._met[loss.name] += group.count
@@ -221,6 +248,10 @@ class _Tally:
         left = self._spans(self._left, {pair.left for pair in pairs})
         right = self._spans(self._right, {pair.right for pair in pairs})
         comparison = compare(left, right, self._losses)
+        if self._journal == "left":
+            comparison = without_copies(comparison, left)
+        elif self._journal == "right":
+            comparison = self._without_copies_of_right(comparison, left, right)
         self._expected += comparison.expected
         self._observed += comparison.observed
         self._equal += comparison.equal
@@ -230,6 +261,17 @@ class _Tally:
             self._fields.update(difference.field for difference in finding.differences)
             if self._shown is None or self._counts[finding.kind] <= self._shown:
                 self._crowded.append(finding)
+
+    def _without_copies_of_right(self, comparison: Comparison, left: list[Span], right: list[Span]) -> Comparison:
+        copies = without_copies(compare(right, left, self._losses), right).losses.get(COPIED, 0)
+        if not copies:
+            return comparison
+        return msgspec.structs.replace(
+            comparison,
+            findings=tuple(finding for finding in comparison.findings if finding.kind != "duplicate"),
+            equal=comparison.equal + copies,
+            losses={**comparison.losses, COPIED: copies},
+        )
 
     def _spans(self, rows: RowFile, numbers: set[int | None]) -> list[Span]:
         found = rows.look_up(number for number in numbers if number is not None)

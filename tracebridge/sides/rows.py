@@ -1,11 +1,12 @@
 """The rows that stand for a side's spans in a Parquet file, written in bounded memory and looked up by number.
 
-A row holds the ids, a digest of each field as it is, digests of what each declared loss changes, and the span itself
-as JSON, which engines never read.
+A row holds the ids, a digest of each field as it is, digests of what each declared loss changes, where in the journal
+the span stands, and the span itself as JSON, which engines never read.
 """
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -29,20 +30,25 @@ from tracebridge.sides.digest import (
     texts_of,
 )
 from tracebridge.sink import Loss
-from tracebridge.span import Span
+from tracebridge.span import Edge, Span
 
 _GROUP_ROWS: Final = 10_000
 _GROUP_BYTES: Final = 16_000_000
 _PREFIXES: Final = tuple(b'"%s":' % name.encode() for name in FIELDS)
+_IDS: Final = ("session_id", "run_id", "trace_id", "span_id")
+_EDGES: Final = {FIELDS.index(name): name for name in ("opened", "closed")}
+_PLACES: Final = tuple(f"{name}_{what}" for what in ("at", "as") for name in _EDGES.values())
+"""After all losses, the places of the edges in the journal, and digests of the edges without them."""
 
 
 class RowFile:
     """The rows of one side."""
 
-    def __init__(self, path: Path, losses: Sequence[Loss], *, is_ours: bool = False) -> None:
+    def __init__(self, path: Path, losses: Sequence[Loss], *, is_ours: bool = False, with_places: bool = False) -> None:
         """Begin a file at `path`; `losses` are applied to each span one after the other.
 
-        `is_ours` says that spans without a fingerprint are tracebridge's, too.
+        `is_ours` says that spans without a fingerprint are tracebridge's, too; `with_places`, that it is to be told
+        where in a journal they stand, which takes a while.
         """
         self.path = path
         self.spans = 0
@@ -50,7 +56,7 @@ class RowFile:
         self.used: set[Column] = set()
         """The columns in which any span has something: at level 0 another value than the default."""
         self._losses = tuple(losses)
-        self._is_ours = is_ours
+        self._is_ours, self._with_places = is_ours, with_places
         self._starts: list[int] = []
         self._schema = _schema(len(self._losses))
 
@@ -83,8 +89,9 @@ class RowFile:
     def _add(self, group: _Group, span: Span) -> None:
         texts = texts_of(span)
         group.add(span, self._is_ours or bool(span.fingerprint), _raw(span, texts))
-        for number, text in texts.items():
-            group.digests(number)[group.rows - 1] = digest_of(text)
+        digests = {number: digest_of(text) for number, text in texts.items()}
+        for number, digest in digests.items():
+            group.digests(number)[group.rows - 1] = digest
         self.used.update((0, number) for number in texts)
         self.kinds[span.kind] += 1
         before = span
@@ -96,6 +103,17 @@ class RowFile:
                 group.changes(level, number)[group.rows - 1] = digest_of(left)
                 self.used.add((level, number))
             before = after
+        if self._with_places:
+            edges = [(getattr(span, name), getattr(before, name)) for name in _EDGES.values()]
+            digests |= zip(_EDGES, (_placeless(edge) for edge, _ in edges), strict=True)
+            group.add_places(
+                [left and left.ordinal for _, left in edges],
+                [
+                    digests[number] if left is edge else _placeless(left)
+                    for number, (edge, left) in zip(_EDGES, edges, strict=True)
+                ],
+                _digest_of_all(digests),
+            )
 
     def _flush(self, writer: Any, group: _Group) -> None:
         if group.rows:
@@ -111,16 +129,21 @@ class _Group:
         self.rows = 0
         self.bytes = 0
         self._first_number = first_number
-        self._ids: dict[str, list[Any]] = {name: [] for name in ("session_id", "trace_id", "span_id", "marked", "raw")}
+        self._ids: dict[str, list[Any]] = {name: [] for name in (*_IDS, "marked", "raw")}
+        self._places: dict[str, list[int | None]] = {name: [] for name in (*_PLACES, "alike")}
         self._digests: dict[int, array[int]] = {}
         self._changes: dict[Column, list[int | None]] = {}
 
     def add(self, span: Span, marked: bool, raw: bytes) -> None:
-        ids = (_utf8(span.session_id), _utf8(span.trace_id), _utf8(span.span_id), marked, raw)
-        for column, value in zip(self._ids.values(), ids, strict=True):
+        ids = (_utf8(getattr(span, name)) for name in _IDS)
+        for column, value in zip(self._ids.values(), (*ids, marked, raw), strict=True):
             column.append(value)
         self.rows += 1
         self.bytes += len(raw)
+
+    def add_places(self, places: list[int | None], edges: list[int], alike: int) -> None:
+        for column, value in zip(self._places.values(), (*places, *edges, alike), strict=True):
+            column.append(value)
 
     def digests(self, number: int) -> array[int]:
         if number not in self._digests:
@@ -133,8 +156,9 @@ class _Group:
     def table(self, schema: Any) -> Any:
         numbers = range(self._first_number, self._first_number + self.rows)
         columns = [pa.array(numbers, pa.int64())]
-        columns += [pa.array(values, schema.field(name).type) for name, values in self._ids.items()]
         nothing = pa.nulls(self.rows, pa.int64())
+        columns += [pa.array(values, schema.field(name).type) for name, values in self._ids.items()]
+        columns += [pa.array(places, pa.int64()) if places else nothing for places in self._places.values()]
         defaults = pa.array(array("q", [DEFAULT_DIGEST]) * self.rows)
         levels = (len(schema.names) - len(columns)) // len(FIELDS)
         for number in range(len(FIELDS)):
@@ -149,8 +173,9 @@ class _Group:
 
 def _schema(losses: int) -> Any:
     fields = [pa.field("number", pa.int64())]
-    fields += [pa.field(name, pa.string()) for name in ("session_id", "trace_id", "span_id")]
+    fields += [pa.field(name, pa.string()) for name in _IDS]
     fields += [pa.field("marked", pa.bool_()), pa.field("raw", pa.binary())]
+    fields += [pa.field(name, pa.int64()) for name in (*_PLACES, "alike")]
     fields += [
         pa.field(column_name((level, number)), pa.int64())
         for level in range(losses + 1)
@@ -164,6 +189,15 @@ def _raw(span: Span, texts: dict[int, bytes]) -> bytes:
     for name in ("trace_id", "span_id", "fingerprint"):
         entries.append(b'"%s":%s' % (name.encode(), text_of(getattr(span, name))))
     return b"{" + b",".join(entries) + b"}"
+
+
+def _placeless(edge: Edge | None) -> int:
+    """A digest of an edge, wherever it stands in the journal."""
+    return DEFAULT_DIGEST if edge is None else digest_of(text_of(msgspec.structs.replace(edge, ordinal=0)))
+
+
+def _digest_of_all(digests: dict[int, int]) -> int:
+    return digest_of(struct.pack(f"<{len(FIELDS)}q", *(digests.get(n, DEFAULT_DIGEST) for n in range(len(FIELDS)))))
 
 
 def _utf8(text: str) -> str:

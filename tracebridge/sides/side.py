@@ -53,4 +53,5 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     losses: tuple[Loss, ...] = ()
     """What the side is known not to keep."""
     is_ours: bool = False
-    """Whether all its spans are tracebridge's, marked or not; else those without a fingerprint are somebody else's."""
+    """Whether it is a journal: all its spans are tracebridge's, marked or not; else those without a fingerprint are
+    somebody else's."""
