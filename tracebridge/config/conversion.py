@@ -119,7 +119,7 @@ class Conversion:
                     path,
                     line,
                     "`${` starts no variable",
-                    "write ${NAME} or ${NAME:-default}, or $${ for a plain ${",
+                    "write ${NAME} or ${NAME:-default}, in which no other one stands, or $${ for a plain ${",
                 )
             if expansion.missing:
                 name = expansion.missing[0]

@@ -45,6 +45,8 @@ def expand(text: str, environ: Mapping[str, str]) -> Expansion:
             return match[0]
         variables.append(name)
         if default is not None:
+            # a default ends at the first brace: that of a reference inside would be lost, and the other one stay
+            malformed = malformed or "${" in default
             # as in a shell, `:-` also replaces a variable that is set to nothing
             if not environ.get(name):
                 defaulted.append(name)
