@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,6 +11,7 @@ from tracebridge.errors import ConfigurationError
 MASK = "***"
 CUT = "…"
 """What stands at the end of a text that was cut."""
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SHORTEST_SECRET = 4
 """Shorter header values (`1`, `4`) are no secrets, and masking them would garble every message."""
 
@@ -51,9 +53,15 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers by lower-case name, each fit to be sent.
 
     Raises:
-        ConfigurationError: a value is not printable ASCII. The message does not tell the value.
+        ConfigurationError: a name is no header's, or a value is not printable ASCII. The message does not tell
+            either.
     """
     for name, value in headers.items():
+        if not _NAME.fullmatch(name):
+            # `Authorization: Basic …=` in a variable that wants `Authorization=Basic …` makes a name of a credential
+            raise ConfigurationError(
+                "a header has a name that no header can have, such as one with a space or a colon in it: correct it"
+            )
         if not (value.isascii() and value.isprintable()):
             raise ConfigurationError(
                 f"the header {name!r} holds what no header can carry, such as a line break: correct its value"

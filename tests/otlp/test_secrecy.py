@@ -41,6 +41,13 @@ def test_header_names_have_one_spelling() -> None:
     assert header_fields({"Content-Type": "a", "X-Key": "b"}) == {"content-type": "a", "x-key": "b"}
 
 
+@pytest.mark.parametrize("name", ["Authorization:", "X Scope", "", "clé", "Authorization: Basic hunter22"])
+def test_a_name_that_no_header_has_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="a name that no header can have") as caught:
+        header_fields({"X-Key": "a", name: "hunter22"})
+    assert "hunter" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["hunter22\n", "hunter22é", "hunter\x0022"])
 def test_a_value_that_no_header_can_carry_is_refused_without_being_told(value: str) -> None:
     with pytest.raises(ConfigurationError, match="authorization") as caught:
