@@ -24,7 +24,7 @@ from tracebridge_langfuse.observation import MS, milliseconds_text, observation_
 from tracebridge_langfuse.paging import LARGEST_PAGE, PageSize, rows
 from tracebridge_langfuse.rows import Page, Row, page_of
 from tracebridge_langfuse.server_mode import health, missing_route, refuse_legacy_mode, write_mode
-from tracebridge_langfuse.text import plain
+from tracebridge_langfuse.text import REPLACEMENT, plain
 from tracebridge_otlp.address import has_room_in_url
 
 _ROUTE: Final = "v2/observations"
@@ -83,18 +83,17 @@ class LangfuseReader:
         """Yield every stored copy of every span that `query` asks for."""
         self._api.is_patient = query.is_patient
         self.server_computed = {}
-        wanted = frozenset(query.trace_ids)
-        long_id = _long_session_id(query)
-        for conditions in _runs(query):
-            for row in self._rows(conditions, query):
-                if long_id is not None and row.session_id != long_id:
-                    continue
-                observation = observation_of(row.fields())
-                span = span_of(observation)
-                if _is_wanted(span, query, wanted):
-                    if computed := server_computed(observation, span):
-                        self.server_computed[span.trace_id, span.span_id] = computed
-                    yield span
+        traces = frozenset(query.trace_ids)
+        replaced: dict[str, None] = {}
+        for row in self._found(query):
+            if query.ids_only and query.session_id is None and REPLACEMENT in (row.session_id or ""):
+                replaced[row.session_id or ""] = None
+            else:
+                yield from self._wanted(row, query, traces)
+        for session_id in replaced:
+            # what the id was stands in the metadata
+            for row in self._found(msgspec.structs.replace(query, session_id=session_id, ids_only=False)):
+                yield from self._wanted(row, query, traces)
 
     def check(self) -> ServerInfo:
         """Ask the server for its version, its write mode and the project that the credentials belong to.
@@ -117,6 +116,22 @@ class LangfuseReader:
     def close(self) -> None:
         """Release connections."""
         self._api.close()
+
+    def _found(self, query: Query) -> Iterator[Row]:
+        long_id = _long_session_id(query)
+        for conditions in _runs(query):
+            for row in self._rows(conditions, query):
+                if long_id is None or row.session_id == long_id:
+                    yield row
+
+    def _wanted(self, row: Row, query: Query, traces: frozenset[str]) -> Iterator[Span]:
+        """The span of a row, if the query asks for it."""
+        observation = observation_of(row.fields())
+        span = span_of(observation)
+        if _is_wanted(span, query, traces):
+            if computed := server_computed(observation, span):
+                self.server_computed[span.trace_id, span.span_id] = computed
+            yield span
 
     def _rows(self, conditions: Mapping[str, str], query: Query) -> Iterator[Row]:
         """All rows; a caller for whom a few are enough stops asking, and gets a small page first."""

@@ -7,6 +7,9 @@ from typing import Final
 
 from tracebridge_langfuse import exact
 
+REPLACEMENT: Final = "\ufffd"
+"""What stands for a character that LangFuse cannot store."""
+
 _LOOKED_INTO: Final = '{[" '
 _BEGINS_SCALARS: Final = "-0123456789tfn"
 _SCALAR: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
@@ -14,7 +17,7 @@ _SCALAR: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+
 
 def plain(text: str) -> str:
     """`text` with U+FFFD for each character that LangFuse cannot store."""
-    return text if is_plain(text) else str(exact.sendable(text.replace("\x00", "\ufffd")))
+    return text if is_plain(text) else str(exact.sendable(text.replace("\x00", REPLACEMENT)))
 
 
 def reads_as_itself(text: str) -> bool:

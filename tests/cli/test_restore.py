@@ -83,6 +83,17 @@ def test_a_session_that_is_not_at_the_backend_is_named(delivered: Workplace, tmp
     assert "- nobody: not found" in ran.stdout
 
 
+def test_sessions_whose_ids_the_backend_cannot_store_as_they_are_come_back(
+    tmp_path: Path, devserver: DevServer
+) -> None:
+    workplace = Workplace(tmp_path / "here", {"langfuse": langfuse(devserver)}, delivery="external")
+    for session_id in ("a\x00b", "a\ufffdb", "\x00"):
+        workplace.record(session_id)
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("restore", "--from", "langfuse", "--out", tmp_path / "out").returncode == 0
+    assert journal_events(tmp_path / "out") == journal_events(workplace.trace_dir)
+
+
 def test_a_session_that_is_there_is_named_and_can_be_skipped(delivered: Workplace, tmp_path: Path) -> None:
     arguments = ("restore", "--from", "langfuse", "--out", tmp_path / "new")
     delivered.call(*arguments, "--session", "s2")

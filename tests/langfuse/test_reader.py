@@ -285,6 +285,20 @@ def test_a_session_is_found_by_the_id_that_was_stored_and_told_from_its_likes(
         assert [found.span_id for found in reader.read(Query(session_id=name))] == [f"{number:016x}"]
 
 
+@pytest.mark.parametrize("of", ["x", "x" * 20_000])
+def test_ids_alone_tell_the_session_that_the_stored_id_stands_for(
+    sink: LangfuseSink, reader: LangfuseReader, of: str
+) -> None:
+    base = secrets.token_hex(8) + of
+    sessions = {f"{n:016x}": name for n, name in enumerate((f"{base}\ufffd", f"{base}\x00", f"{base}y"), 1)}
+    sent = spans(*({"span_id": span_id, "session_id": name} for span_id, name in sessions.items()))
+    deliver(sink, *sent)
+    for query in (Query(start_ns=0), Query(trace_ids=(sent[0].trace_id,))):
+        found = reader.read(msgspec.structs.replace(query, ids_only=True))
+        told = sorted((span.span_id, span.session_id) for span in found if span.session_id.startswith(base))
+        assert told == sorted(sessions.items())
+
+
 @pytest.mark.parametrize("letter", ["a", "会", "😀"])
 @pytest.mark.parametrize("ids_only", [False, True])
 def test_a_session_id_that_no_server_takes_in_a_line_is_asked_for_by_its_beginning(
