@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.delivery.rig import write_session
 from tests.waiting import until
-from tests.workplace import Workplace, answer_of, journal_events, langfuse
+from tests.workplace import Workplace, answer_of, both, journal_events, langfuse
 from tracebridge.delivery.background import BackgroundShipper
 from tracebridge.delivery.pace import FullSpeed
 from tracebridge.devserver import DevServer
@@ -81,6 +81,19 @@ def test_a_session_that_is_not_at_the_backend_is_named(delivered: Workplace, tmp
     assert ran.returncode == 1
     assert "not_found: 1 sessions that were asked for" in ran.stdout
     assert "- nobody: not found" in ran.stdout
+
+
+@pytest.mark.parametrize("sink", ["langfuse", "otel"])
+def test_a_session_can_be_asked_for_by_an_id_that_is_no_unicode(
+    tmp_path: Path, devserver: DevServer, sink: str
+) -> None:
+    workplace = Workplace(tmp_path / "here", {sink: both(devserver)[sink]}, delivery="external")
+    workplace.record("half \ud800")
+    assert workplace.call("ship").returncode == 0
+    asked = ("restore", "--from", sink, "--out", tmp_path / "out", "--session", "half \ud800", "--session", "\udcff")
+    ran = workplace.call(*asked)
+    assert (ran.returncode, "not_found: 1 sessions" in ran.stdout) == (1, True)
+    assert journal_events(tmp_path / "out") == journal_events(workplace.trace_dir)
 
 
 def test_sessions_whose_ids_the_backend_cannot_store_as_they_are_come_back(

@@ -70,13 +70,16 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore."""
+    from tracebridge import jsonvalue
     from tracebridge.restore import Restorer, Selection
 
     if arguments.session and (arguments.since is not None or arguments.until is not None):
         arguments.usage_error("--session names sessions whatever their time: leave --since and --until out")
     settings = settings_of(arguments)
     sink = _sink_called(settings, arguments.sink)
-    selection = Selection(session_ids=tuple(arguments.session), start_ns=arguments.since or 0, end_ns=arguments.until)
+    # as a session's id is recorded, and as every backend can be asked for it
+    session_ids = tuple(map(jsonvalue.text, arguments.session))
+    selection = Selection(session_ids=session_ids, start_ns=arguments.since or 0, end_ns=arguments.until)
     expect = _expecting(settings) if arguments.out.resolve() == settings.trace_dir.resolve() else None
     restorer = Restorer(sink, arguments.out, settings.capture, policies_of(settings, sink), expect)
     try:
