@@ -124,6 +124,16 @@ def test_what_a_backend_shows_can_be_kept_and_compared_again(delivered: Workplac
     assert (code, told["equal"]) == (0, SPANS)
 
 
+def test_what_a_folder_gave_is_ours_in_a_dump_too(delivered: Workplace, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    write_session(delivered.trace_dir, "not-sent", turns=1, at="2026-02-01T10:00:00.000Z")
+    here, there = f"folder:{delivered.trace_dir}", "sink:langfuse"
+    assert compared(delivered, here, there, "--save-left", kept)[1]["counts"] == {"missing": SPANS // 2}
+    for left, right, kind in ((f"spans:{kept}", there, "missing"), (there, f"spans:{kept}", "extra")):
+        code, told = compared(delivered, left, right)
+        assert (code, told["equal"], told["counts"]) == (1, SPANS, {kind: SPANS // 2})
+
+
 @pytest.mark.parametrize("name", ["kept.jsonl", "kept.jsonl.gz"])
 def test_of_a_side_that_cannot_be_read_to_its_end_no_dump_is_left_that_would_be_taken_for_whole(
     delivered: Workplace, tmp_path: Path, name: str

@@ -23,6 +23,8 @@ from tracebridge.sink import Loss
 from tracebridge.span import Span
 
 _SUFFIXES: Final = (".jsonl", ".jsonl.gz")
+_OF_A_JOURNAL: Final = "journal"
+"""The mark of what a folder gave: it is tracebridge's, and was sent under no rules."""
 
 
 def dump_side(name: str, path: Path, losses: Sequence[Loss]) -> Side:
@@ -82,11 +84,15 @@ def _spans(files: Sequence[Path], notes: Notes) -> Iterator[Span]:
 
 def _span(decoder: msgspec.json.Decoder[Span], line: bytes, path: Path, number: int) -> Span:
     try:
-        return decoder.decode(line)
+        span = decoder.decode(line)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(
             f"{path}, line {number}: no span ({error}); `spans:` reads what --save-left and --save-right write"
         ) from error
+    # a journal's spans bear no mark; only tracebridge's tell where they stood in one
+    if not span.fingerprint and (span.opened is not None or span.closed is not None):
+        return msgspec.structs.replace(span, fingerprint=_OF_A_JOURNAL)
+    return span
 
 
 def _line(span: Span) -> bytes:
