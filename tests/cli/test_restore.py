@@ -68,8 +68,9 @@ def test_a_sink_that_is_switched_off_is_restored_from_though_the_files_and_the_s
         (["--since", "2026-02-02"], {"s2", "s3"}),
         (["--until", "2026-02-02T10:00:00Z"], {"s1"}),
         (["--since", "2026-02-02T11:00:00+01:00", "--until", "2026-02-03"], {"s2"}),
+        (["--since", "2026-02"], {"s1", "s2", "s3"}),
     ],
-    ids=["by name", "since", "until", "both"],
+    ids=["by name", "since", "until", "both", "month"],
 )
 def test_a_part_can_be_asked_for(delivered: Workplace, tmp_path: Path, options: list[str], names: set[str]) -> None:
     delivered.call("restore", "--from", "langfuse", "--out", tmp_path / "new", *options)
@@ -162,12 +163,16 @@ def test_the_rules_that_the_state_remembers_are_known_when_the_policy_has_change
         (["--from", "nobody", "--out", "new"], "no sink called 'nobody'"),
         (["--from", "langfuse", "--out", "new", "--since", "yesterday"], "'yesterday' is no time"),
         (
+            ["--from", "langfuse", "--out", "new", "--since", "2026-02-06", "--until", "2026-02-06"],
+            "--until must be later than --since",
+        ),
+        (
             ["--from", "langfuse", "--out", "new", "--session", "a", "--since", "2026-02-06"],
             "leave --since and --until",
         ),
         (["--from", "langfuse", "--out", "new"], "127.0.0.1:9"),
     ],
-    ids=["no folder", "no sink", "unknown sink", "no time", "too much", "backend away"],
+    ids=["no folder", "no sink", "unknown sink", "no time", "empty window", "too much", "backend away"],
 )
 def test_what_cannot_be_done_is_told_with_exit_code_2(
     run: Run, workplace: Workplace, options: list[str], said: str

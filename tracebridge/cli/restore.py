@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracebridge.cli.command import Commands, add_command, print_json, say, settings_of
 from tracebridge.cli.progress import progress
+from tracebridge.cli.times import time_given
 from tracebridge.errors import ConfigurationError, StateError
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ Exit codes: 0 everything is as it was; 1 something is not, or may not have been 
 done, or not to the end.
 """
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_SHOWN: Final = 20
 
 
@@ -53,13 +52,13 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--since",
-        type=_moment,
+        type=time_given,
         metavar="TIME",
-        help="only sessions with a span that began then or later, each whole: ISO 8601, such as 2026-02-06 or "
+        help="only sessions with a span that began then or later, each whole: 2026-02, 2026-02-06 or "
         "2026-02-06T22:10:00Z, in UTC unless it names a zone",
     )
     parser.add_argument(
-        "--until", type=_moment, metavar="TIME", help="only sessions with a span that began before then"
+        "--until", type=time_given, metavar="TIME", help="only sessions with a span that began before then"
     )
     parser.add_argument(
         "--skip-existing", action="store_true", help="leave sessions as they are that are there already"
@@ -75,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.session and (arguments.since is not None or arguments.until is not None):
         arguments.usage_error("--session names sessions whatever their time: leave --since and --until out")
+    if None not in (arguments.since, arguments.until) and arguments.since >= arguments.until:
+        arguments.usage_error("--until must be later than --since")
     settings = settings_of(arguments)
     sink = _sink_called(settings, arguments.sink)
     # as a session's id is recorded, and as every backend can be asked for it
@@ -202,15 +203,3 @@ def _expecting(settings: Settings) -> Callable[[Path, str], None]:
             state.close()
 
     return expect
-
-
-def _moment(text: str) -> int:
-    """Nanoseconds since the epoch."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: write ISO 8601, such as 2026-02-06 or 2026-02-06T22:10:00Z"
-        ) from None
-    elapsed = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + elapsed.microseconds * 1_000
