@@ -49,6 +49,8 @@ class Problem(msgspec.Struct, frozen=True):
     offset: int
     text: str
     is_of_line: bool = True
+    is_unread: bool = False
+    """Whether it is a whole line of which nothing was read, so that nobody can have it from here."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -105,7 +107,9 @@ class SessionStream:
                     # of another file it must first be asked what the backend holds
                     return
             for line in read_journal(file, self._offset):
-                told = Problem(self.path, line.offset, line.problem) if line.problem else None
+                told = None
+                if line.problem:
+                    told = Problem(self.path, line.offset, line.problem, is_unread=line.is_unread)
                 spans: list[Span] = []
                 if line.event is not None:
                     place = Place(line.offset, self._ordinal)

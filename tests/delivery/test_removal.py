@@ -109,6 +109,19 @@ def test_a_session_goes_though_its_writer_died_in_the_middle_of_a_line(rig: Rig,
     assert remove(rig).sessions == ["a"]
 
 
+def test_a_session_with_a_line_that_nobody_could_read_stays(rig: Rig) -> None:
+    events = write_session(rig.trace_dir, "edited")
+    size = events.stat().st_size
+    with events.open("a", encoding="utf-8") as file:
+        file.write('{"event_type": "turn.start"}\n')
+    age(events)
+    rig.ship()
+    (why,) = reasons(remove(rig)).values()
+    assert why.startswith(f"byte {size} of its file: not an event: ")
+    assert why.endswith("; no sink has it")
+    assert events.exists()
+
+
 def test_what_is_open_stays(rig: Rig) -> None:
     age(write_session(rig.trace_dir, "a", end=False))
     rig.ship()

@@ -442,6 +442,22 @@ def test_a_backfilled_folder_that_is_gone_is_in_the_way(workplace: Workplace, tm
     assert f"tracebridge forget --folder {tmp_path / 'old'}" in workplace.call("migrate", "status", *FEW).stdout
 
 
+def test_a_line_that_nobody_could_read_is_in_the_way_until_it_is_mended(workplace: Workplace) -> None:
+    journal = layout.events_file(layout.session_folder(workplace.trace_dir, "edited"))
+    workplace.record("edited")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"event_type": "turn.start"}\n')
+    os.utime(journal, (1, 1))  # before the newest validation of everything
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("validate", "--session", "edited").returncode == 2
+    assert names(status(workplace, *FEW)) == ["compared"]
+    journal.write_bytes(whole)
+    os.utime(journal, (1, 1))
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("validate", "--session", "edited").returncode == 0
+    assert names(status(workplace, *FEW)) == []
+
+
 @pytest.mark.parametrize("name", ["events.jsonl.1", "events.jsonl.gz"])
 def test_a_part_of_a_journal_that_was_rotated_away_is_in_the_way_until_it_is_back(
     workplace: Workplace, devserver: DevServer, name: str

@@ -120,6 +120,45 @@ def test_another_file_in_the_place_of_a_delivered_one_is_pending_until_it_is_shi
     assert set(Counter(span.span_id for span in stored(rig.file)).values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"timestamp":"2026-02-06T22:10:00Z","event_type":"turn.start","turn":"1"}\n', "not an event: "),
+        (b'{"event_type":"turn.start","data":{"user_input":"caf\xe9"}}\n', "not JSON: "),
+    ],
+    ids=["no event", "another encoding"],
+)
+def test_a_line_that_is_whole_and_cannot_be_read_is_told_and_is_no_pass_until_it_is_mended(
+    rig: Rig, line: bytes, why: str
+) -> None:
+    journal = write_session(rig.trace_dir, "s")
+    events = journal.read_bytes()
+    journal.write_bytes(events + line + line)
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.counts, verdict.sessions) == (2, {}, 1)
+    (told,) = verdict.uncompared
+    assert (told.session_id, told.reason.startswith(f"{journal}, byte {len(events)}: {why}")) == ("s", True)
+    assert told.reason.endswith(", and 1 more such lines; no backend has it: mend it, or take it out")
+    again = validate(rig, since_last=True)
+    assert (again.exit_code, again.known_clean) == (2, 0), "it is not known to be clean"
+
+    journal.write_bytes(events)
+    rig.ship()
+    assert validate(rig).exit_code == 0
+
+
+@pytest.mark.parametrize("half", [b'{"timestamp":"2026-', bytes(512)], ids=["half a line", "zeros"])
+def test_what_a_writer_that_died_left_in_the_middle_is_in_nobodys_way(rig: Rig, half: bytes) -> None:
+    journal = write_session(rig.trace_dir, "s")
+    with journal.open("ab") as file:
+        file.write(half + b"\n")
+    write_session(rig.trace_dir, "s", run_id="run-2")
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.uncompared) == (0, ())
+
+
 def test_a_journal_that_was_emptied_after_it_was_delivered_is_no_pass(rig: Rig) -> None:
     write_session(rig.trace_dir, "a")
     emptied = write_session(rig.trace_dir, "b")

@@ -277,6 +277,8 @@ class Removal:
         try:
             for step in stream.steps():
                 self._pace.tick()
+                if step.problem is not None and step.problem.is_unread:
+                    return f"byte {step.problem.offset} of its file: {step.problem.text}; no sink has it"
                 spans += map(_Verified.of, step.spans)
                 if len(spans) >= _VERIFIED_AT_ONCE:
                     if reason := self._not_shown(spans, readable):

@@ -31,6 +31,8 @@ class JournalLine(msgspec.Struct, frozen=True, gc=False):
     """None when nothing of the line is an event, as of a blank one."""
     problem: str = ""
     """What is wrong with the line, if anything: a broken line may still end in a whole event."""
+    is_unread: bool = False
+    """Whether it is whole, as an edited one is, and no half line of a writer that died; and nothing of it was read."""
 
 
 def read_journal(file: BinaryIO, offset: int) -> Iterator[JournalLine]:
@@ -81,7 +83,7 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
         yield JournalLine(start, end, _event_in(text))
         return
     except NotAnEventError as error:
-        yield JournalLine(start, end, None, f"not an event: {error}")
+        yield JournalLine(start, end, None, f"not an event: {error}", is_unread=True)
         return
     except ValueError as error:
         broken = f"not JSON: {error}"
@@ -100,7 +102,7 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
             yield from before
             yield JournalLine(start + begin, end, event)
         return
-    yield JournalLine(start, end, None, broken)
+    yield JournalLine(start, end, None, broken, is_unread=text.rstrip().endswith(b"}"))
 
 
 def _event(text: bytes) -> Event | None:

@@ -14,7 +14,7 @@ from tracebridge.delivery.watch import INCOMPLETE_GRACE_NS
 from tracebridge.event import Json
 from tracebridge.journal.reader import read_journal
 from tracebridge.policy import Policy
-from tracebridge.session_stream import SessionStream
+from tracebridge.session_stream import Problem, SessionStream
 from tracebridge.span import Span
 from tracebridge.validation.comparison import SpanId
 
@@ -39,6 +39,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Where each journal ended then: beyond what was read stood no whole line."""
     sources: dict[SpanId, Journal]
     """By span, the journal that it was recorded in."""
+    unread: int = 0
+    """Whole lines that are no events, so that nothing is expected of them and nobody has them."""
+    first_unread: Problem | None = None
 
     @property
     def is_outdated(self) -> bool:
@@ -62,14 +65,20 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
     sizes: dict[Journal, int] = {}
     ends: dict[Journal, int] = {}
     sources: dict[SpanId, Journal] = {}
-    is_closed = True
+    is_closed, unread = True, 0
+    first_unread: Problem | None = None
     narrowing = _CountedNarrowing(policy)
     read_ns = time.time_ns()
     for journal in journals:
         stream = SessionStream(journal.events, narrowing)
         # asked before the file is read: what is written meanwhile must not be given up unseen
         began_ns = time.time_ns()
-        found = [span for step in stream.steps() for span in step.spans]
+        found: list[Span] = []
+        for step in stream.steps():
+            found += step.spans
+            if step.problem is not None and step.problem.is_unread:
+                unread += 1
+                first_unread = first_unread or step.problem
         found += stream.expire(began_ns - INCOMPLETE_GRACE_NS)
         # the same run may lie in two folders, one a copy of the other; a backend should hold it once
         for span in found:
@@ -87,6 +96,8 @@ def expected_of(journals: Iterable[Journal], policy: Policy) -> Expected:
         sizes=sizes,
         ends=ends,
         sources=sources,
+        unread=unread,
+        first_unread=first_unread,
     )
 
 

@@ -185,6 +185,15 @@ class Validator:
             if scope.session_id in (None, session_id):
                 tally.could_not_compare(f"{part.path}: {part.reason}", session_id)
 
+    def _tell_what_is_unread(self, expected: Expected, session_id: str, tally: Tally) -> None:
+        first = expected.first_unread
+        if first is not None:
+            more = f", and {expected.unread - 1:,} more such lines" if expected.unread > 1 else ""
+            tally.could_not_compare(
+                f"{first.file}, byte {first.offset}: {first.text}{more}; no backend has it: mend it, or take it out",
+                session_id,
+            )
+
     def _window(
         self, window: Sequence[Owed], deadline: float, tally: Tally, *, is_readable: bool
     ) -> Iterator[_Outcome]:
@@ -200,6 +209,7 @@ class Validator:
                 yield _Outcome(owed.session_id, is_readable)
             else:
                 expected[owed.session_id] = found
+                self._tell_what_is_unread(found, owed.session_id, tally)
         clean = self._clean_at_once(expected) if is_readable else {}
         # while the reader still knows what it has read of them
         for session_id, comparison in clean.items():
@@ -323,6 +333,8 @@ class Validator:
                 narrowed_by=expected.narrowed_by,
             )
             for journal, end in expected.ends.items()
+            # what is in a line that cannot be read was not compared
+            if not expected.unread
         ]
         return _Outcome(session_id, True, comparison, evidence)
 
