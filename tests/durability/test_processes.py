@@ -114,6 +114,36 @@ if __name__ == "__main__":
 """
 )
 
+FORKED_IN_BLOCKS = """
+import os, sys
+import tracebridge
+
+tracebridge.configure(sys.argv[1])
+how = sys.argv[2]
+prepared = tracebridge.trace_session("prepared")
+with tracebridge.trace_session("s") as session:
+    with tracebridge.trace_turn(session, "hi") as turn, session.llm_call("m") as model, session.tool_call("t") as tool:
+        child = os.fork()
+        if child == 0:
+            session.log_thinking("the child's")
+            with tracebridge.trace_turn(session, "the child's"):
+                pass
+            with session, turn, tool:
+                pass
+            with prepared:
+                pass
+            if how == "exit":
+                sys.exit()
+            raise LookupError("the child's")
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == (how == "raise")
+        tool.finish(4)
+        turn.output = "the parent's"
+    session.outcome = "the parent's"
+with prepared:
+    pass
+"""
+
 
 @pytest.fixture
 def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
@@ -122,7 +152,7 @@ def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
 
 def spans_owed(workplace: Workplace) -> int:
     counts = event_counts(workplace.trace_dir)
-    return sum(counts[kind] for kind in ("session.start", "turn.start", "thinking"))
+    return sum(counts[kind] for kind in ("session.start", "turn.start", "llm.request", "tool.call", "thinking"))
 
 
 def ended_sessions(workplace: Workplace) -> int:
@@ -289,6 +319,32 @@ def test_multiprocessing_delivers_everything_once(workplace: Workplace, tmp_path
     assert set(journal_events(workplace.trace_dir)) == {"parent", *(f"{method}-{number}" for number in range(3))}
     workplace.call("ship")
     assert_everything_is_delivered_once(workplace)
+
+
+@pytest.mark.parametrize("how", ["exit", "raise"])
+def test_a_child_that_is_forked_in_open_blocks_ends_none_of_them(workplace: Workplace, how: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_IN_BLOCKS, str(workplace.config), how],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    journal = journal_events(workplace.trace_dir)
+    assert [(event["event_type"], event["data"].get("error")) for event in journal["s"]] == [
+        (kind, None)
+        for kind in (
+            *("session.start", "turn.start", "llm.request", "tool.call", "thinking", "turn.start", "turn.end"),
+            *("tool.result", "llm.response", "turn.end", "session.end"),
+        )
+    ]
+    assert [event["data"].get("outcome") for event in journal["s"]][-1] == "the parent's"
+    assert len({event["run_id"] for event in journal["prepared"]}) == 2, "each process has a run of its own"
+    workplace.call("ship")
+    assert_everything_is_delivered_once(workplace)
+    assert {span.extent for span in workplace.observed("otel")} == {"whole"}
 
 
 def test_over_grpc_forked_children_have_a_new_process_ship_when_their_parent_is_gone(

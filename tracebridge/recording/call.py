@@ -98,6 +98,8 @@ class LlmCall:
             return
         if self._place is not None:
             self._place.leave(exception)
+            if self._place.is_inherited:
+                return
         if not self._is_finished:
             data = {"model": self._request["model"], "content": None}
             error = failure_of(exception)
@@ -191,6 +193,8 @@ class ToolCall:
             return
         if self._place is not None:
             self._place.leave(exception)
+            if self._place.is_inherited:
+                return
         self.finish(error=failure_of(exception))
 
     async def __aenter__(self) -> ToolCall:

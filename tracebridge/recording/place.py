@@ -17,6 +17,7 @@ class Place:
 
     __slots__ = (
         "_entered",
+        "_process",
         "clock",
         "enclosing",
         "is_abandoned",
@@ -45,6 +46,7 @@ class Place:
         is_random: bool = False,
     ) -> None:
         self.run = run
+        self._process = run.process
         self.turn = turn
         """The number of the turn; 0 outside of turns."""
         self.clock = clock
@@ -63,6 +65,11 @@ class Place:
         self.is_abandoned = False
         """Whether it was left by a generator that was not read to its end."""
         self.is_call = False
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether a process that this one was forked from has made it, and is the one to end it."""
+        return self._process is not self.run.process
 
     def inside(self, span_id: str) -> Place:
         """Return the place of a call that is made here."""

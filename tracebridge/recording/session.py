@@ -450,8 +450,8 @@ class Session:
             self.report(error)
 
     def _begin(self) -> None:
-        if self.run is not None and self._is_over:
-            # the same handle entered again is another run, of which nothing has come yet
+        if self.run is not None and (self._is_over or self._place.is_inherited):
+            # the same handle entered again, or in another process, is another run, of which nothing has come yet
             self.outcome = None
             self._open_run()
         run = self.run
@@ -471,6 +471,8 @@ class Session:
     def _end(self, run: Run, exception: BaseException | None) -> None:
         self._place.leave(exception)
         self._is_over = True
+        if self._place.is_inherited:
+            return
         error = failure_of(exception)
         if error is not None:
             self.outcome = "error"

@@ -113,6 +113,8 @@ class Turn:
     def _end(self, place: Place, exception: BaseException | None) -> None:
         place.leave(exception)
         self.session.close_turn(place)
+        if place.is_inherited:
+            return
         now_ns = place.run.monotonic_ns()
         data = {"output": self.output}
         error = failure_of(exception)
