@@ -5,12 +5,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 from unittest.mock import MagicMock
@@ -54,6 +56,33 @@ class Tuned:
 
 class Record(msgspec.Struct):
     x: int
+
+
+@dataclasses.dataclass
+class Refused(Exception):
+    code: int
+
+
+@dataclasses.dataclass
+class Shown(Mapping[str, int]):
+    code: int
+
+    def __getitem__(self, key: str) -> int:
+        return self.code
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["another"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+@dataclasses.dataclass
+class Located(os.PathLike[str]):
+    code: int
+
+    def __fspath__(self) -> str:
+        return "/a"
 
 
 class Modelled:
@@ -353,3 +382,23 @@ def test_text_never_raises(value: Any, form: str) -> None:
 def test_a_dataclass_has_the_same_fields_beside_a_value_that_json_has_no_form_for() -> None:
     assert json.loads(jsonvalue.encode(Tuned())) == {"x": 1}
     assert json.loads(jsonvalue.encode([Tuned(), 1j])) == [{"x": 1}, "1j"]
+
+
+def test_an_attrs_object_has_the_same_attributes_beside_a_value_that_json_has_no_form_for() -> None:
+    attrs = pytest.importorskip("attrs")
+    slots = attrs.make_class("Slots", {"shown": attrs.field(default=1), "_key": attrs.field(default="k")})()
+    computed = functools.cached_property(lambda _: 2)
+    computed.__set_name__(object, "late")
+    bases = {"class_body": {"late": computed}, "slots": True}
+    lazy = attrs.make_class("Lazy", {"shown": attrs.field(default=1), "_key": attrs.field(default="k")}, **bases)()
+    open_ = attrs.make_class("Open", {"shown": attrs.field(default=1)}, slots=False)()
+    open_.more, open_._more = 2, 3
+    for value, form in ((slots, {"shown": 1}), (lazy, {"shown": 1}), (open_, {"shown": 1, "more": 2})):
+        assert json.loads(jsonvalue.encode(value)) == form
+        assert json.loads(jsonvalue.encode([value, 1j])) == [form, "1j"]
+
+
+@pytest.mark.parametrize("value", [Refused(1), Shown(1), Located(1)], ids=["exception", "Mapping", "path"])
+def test_a_dataclass_that_is_something_else_as_well_is_an_object_of_its_fields_on_both_paths(value: Any) -> None:
+    assert json.loads(jsonvalue.encode(value)) == {"code": 1}
+    assert json.loads(jsonvalue.encode([value, 1j])) == [{"code": 1}, "1j"]

@@ -10,7 +10,8 @@ r"""JSON values: any Python value to JSON bytes, and any journal line back to va
 | Decimal, UUID, path | text |
 | Enum | its value |
 | set, frozenset, tuple, namedtuple, deque | array |
-| dataclass, attrs object, msgspec Struct | object of its fields |
+| dataclass, msgspec Struct | object of its fields |
+| attrs object | object of its attributes but those that begin with `_` |
 | `Mapping`, object with `model_dump` (pydantic) | object |
 | object with `tolist` (numpy) | what it gives |
 | exception | `{"type": ..., "message": ...}` |
@@ -27,10 +28,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from os import PathLike, fspath
+from types import MemberDescriptorType
 from typing import Any, Final
 from uuid import UUID
 
@@ -152,6 +155,10 @@ def _simpler(value: Any) -> Any:
     """Return something nearer to JSON than `value`, which is neither a container nor a plain value."""
     if isinstance(value, type):
         return repr(value)
+    # before what else it may be, such as an exception: so does msgspec
+    fields = _fields(value)
+    if fields is not None:
+        return fields
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Enum):
@@ -170,9 +177,6 @@ def _simpler(value: Any) -> Any:
         return fspath(value)
     if isinstance(value, BaseException):
         return {"type": type(value).__qualname__, "message": text(value)}
-    fields = _field_names(value)
-    if fields is not None:
-        return {name: getattr(value, name) for name in fields if hasattr(value, name)}
     for method in ("model_dump", "tolist"):
         simpler = getattr(value, method, None)
         if simpler is not None:
@@ -200,18 +204,31 @@ def _of_known_type(value: Any) -> Any:
     return str(value)
 
 
-def _field_names(value: Any) -> list[str] | None:
-    if isinstance(value, msgspec.Struct):
-        return list(value.__struct_fields__)
+def _fields(value: Any) -> dict[str, Any] | None:
     kind = type(value)
-    if hasattr(kind, "__dataclass_fields__"):
+    if isinstance(value, msgspec.Struct):
+        names = list(value.__struct_fields__)
+    elif hasattr(kind, "__dataclass_fields__"):
         # imported here, where somebody has done so before; the attribute tells of the class's variables, too
         from dataclasses import fields
 
-        return [field.name for field in fields(value)]
-    if hasattr(kind, "__attrs_attrs__"):
-        return [attribute.name for attribute in kind.__attrs_attrs__]
-    return None
+        names = [field.name for field in fields(value)]
+    elif hasattr(kind, "__attrs_attrs__"):
+        return _public_attributes(value)
+    else:
+        return None
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def _public_attributes(value: Any) -> dict[str, Any]:
+    found = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        for name, member in list(vars(kind).items()):
+            # asked itself, as the object may compute what the slot does not hold yet
+            if type(member) is MemberDescriptorType and name not in found:
+                with suppress(AttributeError):
+                    found[name] = member.__get__(value)
+    return {name: entry for name, entry in found.items() if not name.startswith("_")}
 
 
 def _key(key: object) -> str:
