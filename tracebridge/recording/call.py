@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracebridge.event import LLM_REQUEST, LLM_RESPONSE, TOOL_CALL, TOOL_RESULT
 from tracebridge.interruption import is_interruption
+from tracebridge.recording.copying import itself, refused
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 
@@ -23,6 +24,10 @@ class LlmCall:
     """
 
     __slots__ = ("_first_token_ns", "_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
+
+    __copy__ = itself
+    __deepcopy__ = itself
+    __reduce_ex__ = refused
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session
@@ -138,6 +143,10 @@ class ToolCall:
     """
 
     __slots__ = ("_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
+
+    __copy__ = itself
+    __deepcopy__ = itself
+    __reduce_ex__ = refused
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session

@@ -16,6 +16,7 @@ from tracebridge.interruption import is_interruption
 from tracebridge.journal.writer import Journal
 from tracebridge.policy import keeps_session
 from tracebridge.recording.clock import Clock
+from tracebridge.recording.copying import itself, refused
 from tracebridge.recording.ids import IdSource
 from tracebridge.recording.propagation import propagation
 from tracebridge.recording.run import Capture, Run
@@ -65,6 +66,10 @@ class Tracer:
     Raises:
         ConfigurationError: the configuration has a mistake. Nothing else that a tracer does raises.
     """
+
+    __copy__ = itself
+    __deepcopy__ = itself
+    __reduce_ex__ = refused
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracebridge.event import TURN_END, TURN_START
+from tracebridge.recording.copying import itself, refused
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 from tracebridge.recording.run import Run
@@ -25,6 +26,10 @@ class Turn:
     """
 
     __slots__ = ("_inner_entries", "_place", "_remote", "_started_ns", "extra", "output", "session", "user_input")
+
+    __copy__ = itself
+    __deepcopy__ = itself
+    __reduce_ex__ = refused
 
     def __init__(
         self, session: Session, user_input: Any, extra: dict[str, Any], remote: TraceContext | None = None
