@@ -144,6 +144,31 @@ with prepared:
     pass
 """
 
+FORKED_WHILE_IMPORTING = """
+import importlib.abc, os, sys, threading
+import tracebridge
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "tracebridge_otel.sink":
+            importing.set()
+
+importing = threading.Event()
+sys.meta_path.insert(0, Finder())
+tracebridge.configure(sys.argv[1])
+with tracebridge.trace_session("parent"):
+    pass
+importing.wait()
+child = os.fork()
+if child:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+import grpc
+import tracebridge_otel.sink
+with tracebridge.trace_session("child"):
+    pass
+os._exit(tracebridge.flush(30))
+"""
+
 
 @pytest.fixture
 def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
@@ -345,6 +370,21 @@ def test_a_child_that_is_forked_in_open_blocks_ends_none_of_them(workplace: Work
     workplace.call("ship")
     assert_everything_is_delivered_once(workplace)
     assert {span.extent for span in workplace.observed("otel")} == {"whole"}
+
+
+def test_a_child_that_is_forked_while_its_parent_imports_a_sink_imports_and_ships_it_as_well(
+    workplace: Workplace,
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_WHILE_IMPORTING, str(workplace.config)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert_everything_is_delivered_once(workplace)
 
 
 def test_over_grpc_forked_children_have_a_new_process_ship_when_their_parent_is_gone(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tracebridge.delivery.backoff import LONGEST_ASKED_S, Backoff
 from tracebridge.delivery.pace import Pace
+from tracebridge.delivery.unforked import unforked
 from tracebridge.errors import BackendError, BusyBackendError
 from tracebridge.sink import Reader
 
@@ -31,7 +32,8 @@ class ReadBack:
         """
         self._pace.idle()
         if self._opened is None:
-            self._opened = self._open_reader()
+            with unforked():
+                self._opened = self._open_reader()
         return self._opened
 
     @property

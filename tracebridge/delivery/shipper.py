@@ -40,6 +40,7 @@ from tracebridge.delivery.splitting import halves, part_of, within
 from tracebridge.delivery.state import State
 from tracebridge.delivery.steady_clock import SteadyClock
 from tracebridge.delivery.switched_off import switch_on
+from tracebridge.delivery.unforked import unforked
 from tracebridge.delivery.watch import SessionKey, SessionWatch
 from tracebridge.errors import BackendError, IncompleteAnswerError
 from tracebridge.journal import layout
@@ -94,12 +95,14 @@ class Shipper:
             MissingExtraError: the sink's packages are not installed.
             StateError: the state cannot be used.
         """
-        self._capabilities = settings.capabilities
+        with unforked():
+            self._capabilities = settings.capabilities
         self._name = settings.name
         self._policy = settings.policy
         self._pace = pace
         with ExitStack() as opened:
-            self._sink = settings.open_sink()
+            with unforked():
+                self._sink = settings.open_sink()
             opened.callback(self._sink.close)
             self._state = State.for_shipping(layout.state_file(trace_dir))
             opened.callback(self._state.close)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from types import FrameType
+
+import pytest
+
+from tests.waiting import until
+from tracebridge.delivery import unforked as module
+from tracebridge.delivery.unforked import unforked
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def said_by_child(log: list[str]) -> str:
+    """Fork, and return what the child finds in the log."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, " ".join(log).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def names_of(frame: FrameType | None) -> list[str]:
+    """The functions that a thread is in."""
+    return [] if frame is None else [frame.f_code.co_name, *names_of(frame.f_back)]
+
+
+def test_a_fork_waits_for_the_block_of_another_thread_and_goes_on_in_its_own() -> None:
+    log: list[str] = []
+    entered = threading.Event()
+    forking = threading.get_ident()
+
+    def work() -> None:
+        with unforked():
+            entered.set()
+            until(lambda: "begin" in names_of(sys._current_frames()[forking]), "the fork waits")
+            log.append("over")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait()
+    assert said_by_child(log) == "over"
+    thread.join()
+    with unforked():
+        assert said_by_child(log) == "over"
+
+
+def test_a_fork_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORK_WAIT_S", 0.01)
+    entered, forked = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with unforked():
+            entered.set()
+            forked.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    entered.wait()
+    assert said_by_child(["forked"]) == "forked"
+    forked.set()
+    thread.join()
+    with unforked():
+        assert said_by_child(["forked"]) == "forked"
