@@ -17,17 +17,21 @@ def is_interruption(error: BaseException) -> bool:
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
-        if _is_handler(trace.tb_next.tb_frame, trace.tb_frame):
-            return True
         trace = trace.tb_next
+        if _is_handler(trace.tb_frame):
+            return True
     return False
 
 
-def _is_handler(called: FrameType, interrupted: FrameType) -> bool:
+def _is_handler(called: FrameType) -> bool:
+    # not the frame before it in the trace: Python takes those of an import out
+    interrupted = called.f_back
     code, known = called.f_code, called.f_locals
     arguments = [known.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & _VARARGS:
         rest = known.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
         # the function may have put anything else in its place
         arguments += rest if type(rest) is tuple else ()
-    return any(type(number) is int and frame is interrupted for number, frame in pairwise(arguments))
+    return interrupted is not None and any(
+        type(number) is int and frame is interrupted for number, frame in pairwise(arguments)
+    )

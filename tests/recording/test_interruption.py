@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from tests.recording.rig import Recording
 from tracebridge import jsonvalue
+from tracebridge.interruption import is_interruption
 
 SIGNAL = signal.SIGALRM
 
@@ -137,6 +139,29 @@ def test_a_time_limit_that_comes_at_any_moment_is_heard_of(recording: Recording)
         gc.enable()
     assert recording.events()[-1]["event_type"] == "session.end"
     assert recording.tracer.trouble.counts == {}
+
+
+def test_a_time_limit_that_comes_within_an_import_is_heard_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_again_and_again.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def out_of_time(number: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_name == "_call_with_frames_removed":
+            raise SoftTimeLimitExceededError
+
+    def import_again_and_again() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        try:
+            while True:
+                sys.modules.pop("imported_again_and_again", None)
+                __import__("imported_again_and_again")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    signal.signal(SIGNAL, out_of_time)
+    with pytest.raises(SoftTimeLimitExceededError) as caught:
+        import_again_and_again()
+    assert is_interruption(caught.value)
 
 
 def test_a_value_that_fails_by_itself_reaches_nobody(recording: Recording) -> None:
