@@ -53,7 +53,7 @@ def test_a_fork_waits_for_the_block_of_another_thread_and_goes_on_in_its_own() -
         assert said_by_child(log) == "over"
 
 
-def test_a_fork_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_does_not_end_holds_up_no_other_block_and_no_second_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FORK_WAIT_S", 0.01)
     entered, forked = threading.Event(), threading.Event()
 
@@ -65,7 +65,11 @@ def test_a_fork_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> 
     thread = threading.Thread(target=work)
     thread.start()
     entered.wait()
-    assert said_by_child(["forked"]) == "forked"
+    with unforked():
+        assert said_by_child(["forked"]) == "forked"
+    # a second wait would not end in the time of a test
+    monkeypatch.setattr(module, "FORK_WAIT_S", 3600.0)
+    assert said_by_child(["forked again"]) == "forked again"
     forked.set()
     thread.join()
     with unforked():

@@ -14,34 +14,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-FORK_WAIT_S: Final = 10.0
-"""The longest that a fork waits for a block to end, in seconds."""
+FORK_WAIT_S: Final = 5.0
+"""The longest that a fork waits for blocks to end, in seconds."""
 
 
 @contextmanager
 def unforked() -> Iterator[None]:
-    """A block in which no other thread forks the process, unless it has waited for long. One thread at a time."""
-    with _FORKS.guard:
+    """A block in which no other thread forks the process, unless it has waited for `FORK_WAIT_S`.
+
+    Any number of threads may be in such a block at once. One that was waited for in vain holds up no fork again.
+    """
+    block = object()
+    _FORKS.enter(block)
+    try:
         yield
+    finally:
+        _FORKS.leave(block)
 
 
 class _Forks:
-    """The lock that a thread holds while it forks."""
+    """Knows the blocks that a fork has to wait for."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        # reentrant, as what is imported may fork
-        self.guard = threading.RLock()
+        # held while the process forks, so that no block begins; reentrant, as a signal handler of the agent may fork
+        self._changed = threading.Condition(threading.RLock())
+        self._threads: dict[object, int] = {}
+
+    def enter(self, block: object) -> None:
+        with self._changed:
+            self._threads[block] = threading.get_ident()
+
+    def leave(self, block: object) -> None:
+        with self._changed:
+            self._threads.pop(block, None)
+            self._changed.notify_all()
 
     def begin(self) -> None:
-        self.guard.acquire(timeout=FORK_WAIT_S)
+        self._changed.acquire()
+        # what is imported may fork
+        mine = {threading.get_ident()}
+        if not self._changed.wait_for(lambda: mine.issuperset(self._threads.values()), FORK_WAIT_S):
+            self._threads.clear()
 
     def end(self) -> None:
-        # it is not held if it could not be waited for
+        # it is not held if a signal handler's exception came before
         with suppress(RuntimeError):
-            self.guard.release()
+            self._changed.release()
 
 
 _FORKS = _Forks()
