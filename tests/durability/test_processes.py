@@ -136,7 +136,8 @@ with tracebridge.trace_session("s") as session:
                 sys.exit()
             raise LookupError("the child's")
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == (how == "raise")
+        code = os.waitstatus_to_exitcode(status)
+        assert code == (how == "raise"), code
         tool.finish(4)
         turn.output = "the parent's"
     session.outcome = "the parent's"
