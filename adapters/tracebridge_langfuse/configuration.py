@@ -20,7 +20,9 @@ Host = Annotated[
 ]
 _SECRET_KEY: Final = "sk-lf-"
 """How the secret keys begin that LangFuse makes; whoever chooses their own may begin them otherwise."""
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
+RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+"""A day at most: sockets take no more than a few weeks."""
 
 
 class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +32,7 @@ class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Address of the server, without the API's path."""
     public_key: str
     secret_key: Secret
-    timeout: Seconds = 20.0
+    timeout: RequestSeconds = 20.0
     """Seconds that one request may take."""
     visibility_lag: Seconds = 10.0
     """Seconds after which what was accepted can be read, as a rule; the server stores in the background."""

@@ -18,7 +18,9 @@ Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
 Semconv = Literal["genai", "openinference"]
 Backend = Literal["jaeger", "tempo"]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
+RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+"""A day at most: sockets take no more than a few weeks."""
 AttributeBytes = Annotated[int, msgspec.Meta(ge=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
@@ -63,7 +65,7 @@ class ReaderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The query service, e.g. `http://localhost:16686` or `http://localhost:3200`, with its base path if it has one."""
     headers: dict[str, Secret] = {}
     """Sent with every request, e.g. for a proxy that asks for credentials, or `X-Scope-OrgID` for Tempo's tenant."""
-    timeout: Seconds = 30.0
+    timeout: RequestSeconds = 30.0
     """Seconds that one request may take."""
     visibility_lag: Seconds | None = None
     """Seconds that may pass, as a rule, before what was sent can be read back."""
@@ -99,9 +101,9 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     protocol: Protocol = "http/protobuf"
     headers: dict[str, Secret] = {}
     """Sent with every request, e.g. for credentials."""
-    timeout: Seconds | None = None
+    timeout: RequestSeconds | None = None
     """Seconds that one request may take."""
-    timeout_ms: Seconds | None = None
+    timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)] | None = None
     """The same in milliseconds, as the environment has it; `timeout` comes first."""
     compression: Compression = "none"
     insecure: bool = False

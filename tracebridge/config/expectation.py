@@ -139,13 +139,13 @@ def _constraints(kind: Any) -> str:
         # the author of the record has better words than can be made of limits
         return described[0]
     limits = [limit for meta in metas for limit in _limits(meta)]
-    return " ".join((_TYPE_WORDS.get(bare(kind), "a value"), *limits)) if limits else ""
+    return f"{_TYPE_WORDS.get(bare(kind), 'a value')} {' and '.join(limits)}" if limits else ""
 
 
 def _limits(meta: msgspec.Meta) -> list[str]:
     if meta.ge is not None and meta.le is not None:
         return [f"from {meta.ge} to {meta.le}"]
-    pairs = (("of at least", meta.ge), ("of at most", meta.le), ("above", meta.gt), ("below", meta.lt))
+    pairs = (("of at least", meta.ge), ("above", meta.gt), ("below", meta.lt), ("of at most", meta.le))
     words = [f"{word} {limit}" for word, limit in pairs if limit is not None]
     if meta.min_length is not None:
         words.append(f"of at least {meta.min_length} characters")

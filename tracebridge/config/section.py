@@ -15,6 +15,7 @@ from tracebridge.config.expectation import found
 from tracebridge.config.settings import (
     DEFAULT_MAX_CONTENT_LENGTH,
     DEFAULT_SPOOL_KEEP_S,
+    LONGEST_S,
     Delivery,
     Demands,
     Settings,
@@ -51,8 +52,8 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = ""
     release: str = ""
     delivery: Delivery = "thread"
-    shutdown_timeout: Annotated[float, msgspec.Meta(ge=0)] = 2.0
-    orphan_after: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    shutdown_timeout: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)] = 2.0
+    orphan_after: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] = 3600.0
     trace_scope: TraceScope = "turn"
     propagate: bool = False
     migration: Demands = Demands()
@@ -67,7 +68,7 @@ class _SinkSection(msgspec.Struct, frozen=True, kw_only=True):
 class _JournalSection(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     type: Any = JOURNAL_TYPE
-    spool_keep: Annotated[float, msgspec.Meta(ge=0)] = DEFAULT_SPOOL_KEEP_S
+    spool_keep: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)] = DEFAULT_SPOOL_KEEP_S
 
 
 class _PolicySection(msgspec.Struct, frozen=True, kw_only=True):

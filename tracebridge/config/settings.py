@@ -23,6 +23,8 @@ TraceScope = Literal["turn", "session"]
 DEFAULT_MAX_CONTENT_LENGTH: Final = 10_000
 """Characters, as in the original Agent Trace."""
 
+LONGEST_S: Final = 1_000_000_000
+"""The longest time that can be asked for, in seconds: thirty years. Clocks and timers fail on much more."""
 DEFAULT_SPOOL_KEEP_S: Final = 86_400.0
 """A day."""
 
@@ -100,11 +102,11 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
 
     min_sessions: Annotated[int, msgspec.Meta(ge=0)] = 100
     """The fewest sessions that were compared and are clean."""
-    min_days: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    min_days: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 1.0
     """The least time from the beginning of the first of them to that of the last, in days."""
-    fresh_within: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    fresh_within: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)] = 86_400.0
     """The oldest that the newest validation may be, in seconds."""
-    pending_within: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    pending_within: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)] = 60.0
     """The oldest that something may be that a sink has not taken, in seconds."""
 
 
