@@ -62,8 +62,6 @@ class Journal:
         self._lost: dict[str, int] = {}
         self._is_folder_checked = False
         self._closes_at_exit = False
-        self.process = object()
-        """Another one in each process: a fork makes one of its own, for less than asking the system costs."""
         call_in_forked_child(self.after_fork)
 
     def check_folder(self) -> None:
@@ -195,7 +193,6 @@ class Journal:
         """Leave the parent's files and locks to the parent; this process opens its own."""
         files = {*self._files.values(), *self._open_files}
         self._lock = threading.RLock()
-        self.process = object()
         self._open_files = {}
         self._lost = {}
         self.trouble.after_fork()

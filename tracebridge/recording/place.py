@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from tracebridge.fork import LINEAGE
 from tracebridge.recording.clock import Clock
 from tracebridge.tracecontext import TraceContext
 
@@ -17,7 +18,7 @@ class Place:
 
     __slots__ = (
         "_entered",
-        "_process",
+        "_generation",
         "clock",
         "enclosing",
         "is_abandoned",
@@ -46,7 +47,7 @@ class Place:
         is_random: bool = False,
     ) -> None:
         self.run = run
-        self._process = run.process
+        self._generation = LINEAGE.generation
         self.turn = turn
         """The number of the turn; 0 outside of turns."""
         self.clock = clock
@@ -69,7 +70,7 @@ class Place:
     @property
     def is_inherited(self) -> bool:
         """Whether a process that this one was forked from has made it, and is the one to end it."""
-        return self._process is not self.run.process
+        return self._generation != LINEAGE.generation
 
     def inside(self, span_id: str) -> Place:
         """Return the place of a call that is made here."""

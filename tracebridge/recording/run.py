@@ -122,11 +122,6 @@ class Run:
         self._always_seen = capture.always_seen
         self._next_seq = itertools.count().__next__
 
-    @property
-    def process(self) -> object:
-        """The process that this is; a forked child of it is another one."""
-        return self._journal.process
-
     def record(
         self,
         event_type: str,
