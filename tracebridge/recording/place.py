@@ -93,11 +93,13 @@ class Place:
 
     def enter(self) -> None:
         """Make this the innermost place of the current context: that of a thread or an asyncio task."""
-        self.enclosing = enclosing = _still_of_use(INNERMOST.get())
+        self.enclosing = place = _still_of_use(INNERMOST.get())
         # what another thread has left stays in the chain of this one: below those that are open here, too
-        while enclosing is not None:
-            outer = enclosing.enclosing = _still_of_use(enclosing.enclosing)
-            enclosing = outer
+        while place is not None:
+            outer = place.enclosing
+            if outer is not None and (outer.is_abandoned or outer.run is not place.run):
+                outer = place.enclosing = _still_of_use(outer)
+            place = outer
         self.is_open = True
         INNERMOST.set(self)
 
