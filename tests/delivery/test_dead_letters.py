@@ -86,6 +86,29 @@ def test_what_two_validations_at_once_found_missing_is_sent_again_once(rig: Rig)
     assert rig.account().unaccounted_events == 0
 
 
+@pytest.mark.parametrize("readable", [True, False], ids=["readable", "not readable"])
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "shown by now"])
+def test_as_long_as_some_of_very_many_are_still_to_be_sent_again_not_everything_is_delivered(
+    tmp_path: Path, readable: bool, is_lost: bool
+) -> None:
+    rig = Rig(tmp_path, FileBackend(readable=readable))
+    for number in range(75):
+        write_session(rig.trace_dir, f"s-{number}")
+    rig.ship()
+    at_backend = rig.stored_names()
+    state = rig.state()
+    state.dead.resend(1, [SpanRef.of(span) for span in stored(rig.file)])
+    state.close()
+    if is_lost:
+        rig.file.write_bytes(b"")
+    rig.ship()
+    assert rig.dead() == []
+    assert set(rig.stored_names()) == set(at_backend)
+    if readable or is_lost:
+        assert rig.stored_names() == at_backend
+    assert rig.account().unaccounted_events == 0
+
+
 def test_as_long_as_nobody_can_tell_what_shows_nothing_is_sent_again(rig: Rig) -> None:
     rig.backend.answers.poison = set()
     rig.backend.answers.reader_is_away = True

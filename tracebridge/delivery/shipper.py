@@ -148,7 +148,7 @@ class Shipper:
         self._refusals_told: set[str] = set()
         self._looked_for = 0
         self._has_looked = False
-        self._is_asked_for_letters = False  # dead letters wait until the backend tells whether it shows them
+        self._has_letters = False  # dead letters are still to be sent again, or to be asked for
         self._look_at = 0.0
         self._encoding = narrow_waiting(self._state, self._target, settings.policy, self._fitting.encode, self._pace)
         self._fitting.take_cut()  # what waits was counted when it was read
@@ -175,7 +175,7 @@ class Shipper:
             self._look(request)
         # a backend that may be down is tried with others before it is with what it failed on
         self._send_ready(also_suspects=not self._collector.has_more)
-        is_delivered = not (self._is_waiting() or self._collector.has_skipped or self._is_asked_for_letters)
+        is_delivered = not (self._is_waiting() or self._collector.has_skipped or self._has_letters)
         if is_delivered and self._has_looked:
             self._health.say("idle", "everything is delivered")
         elif self._is_held_up_by_reading():
@@ -440,9 +440,14 @@ class Shipper:
 
     def _revive_dead_letters(self) -> None:
         """Send those again that somebody asked for, made anew from the journal where it is still there."""
-        letters = self._still_absent(self._state.dead.retried(self._target))
-        if not letters:
-            return
+        retried = self._state.dead.retried(self._target)
+        letters = self._still_absent(retried) if retried and self._capabilities.readable else retried
+        if letters:
+            self._revive(letters)
+        # very many come in portions
+        self._has_letters = bool(retried) and bool(self._state.dead.retried(self._target))
+
+    def _revive(self, letters: list[DeadLetter]) -> None:
         folders = list(self._state.folders().values())
         parts = [self._encoded_again(folders, letter) for letter in letters]
         revived = [(part, letter) for part, letter in zip(parts, letters, strict=True) if part]
@@ -455,9 +460,6 @@ class Shipper:
 
     def _still_absent(self, letters: list[DeadLetter]) -> list[DeadLetter]:
         """Those that the backend does not show by now; none as long as it cannot be asked."""
-        self._is_asked_for_letters = bool(letters) and self._capabilities.readable
-        if not self._is_asked_for_letters:
-            return letters
         if not self._read_back.is_time:
             return []
         refs = [letter.ref for letter in letters]
@@ -465,12 +467,10 @@ class Shipper:
             # they may be of any time, and of few traces
             absent = set(missing(self._read_back.reader(), refs, by_trace=True))
         except IncompleteAnswerError:
-            self._is_asked_for_letters = False
             return letters
         except BackendError as error:
             self._cannot_read_back(error)
             return []
-        self._is_asked_for_letters = False
         self._read_back.worked()
         self._state.dead.found(self._target, [one for place, one in enumerate(letters) if place not in absent])
         return [letters[place] for place in sorted(absent)]
@@ -575,7 +575,7 @@ class Shipper:
         self._read_back.failed(error)
 
     def _until_next_reading(self) -> float:
-        if self._collector.has_skipped or self._is_asked_for_letters:
+        if self._collector.has_skipped or self._has_letters:
             return max(self._read_back.wait_s, SETTLE_EVERY_S)
         return max(self._settlement.next_look_s(self._clock.now()), self._read_back.wait_s, 0.0)
 
