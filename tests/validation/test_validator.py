@@ -14,6 +14,7 @@ import pytest
 from tests.delivery.file_backend import FileBackend, FileReader, FileSettings, PartialBackend, settings_for, stored
 from tests.delivery.rig import LONG_AGO, TAILS, Rig, end_with, write_session
 from tests.waiting import grace_s
+from tracebridge.delivery.choice import ALWAYS, Window
 from tracebridge.errors import BackendError, ConfigurationError
 from tracebridge.journal import layout
 from tracebridge.policy import Policy
@@ -103,6 +104,20 @@ def test_what_was_rotated_away_is_told_and_never_passes_until_it_is_back_or_else
     part.rename(rig.trace_dir / "elsewhere" if is_begun_anew else journal)
     rig.ship()
     assert validate(rig).exit_code == 0
+
+
+def test_what_was_rotated_away_from_a_session_that_a_backfill_did_not_ask_for_is_nobodys_business(
+    rig: Rig, tmp_path: Path
+) -> None:
+    unasked = write_session(tmp_path / "old", "unasked", turns=1, at=LONG_AGO)
+    unasked.with_name("events.jsonl.1.gz").write_bytes(b"its beginning")
+    write_session(tmp_path / "old", "asked-for", turns=1)
+    state = rig.state()
+    state.backfill(tmp_path / "old", Window(time.time_ns() - 3_600 * 10**9, ALWAYS.until_ns))
+    state.close()
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, verdict.uncompared, verdict.sessions) == (0, (), 1)
 
 
 @pytest.mark.parametrize("turns", [1, 2], ids=["as long", "shorter"])

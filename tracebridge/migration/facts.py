@@ -71,7 +71,7 @@ def facts_for(settings: Settings, state: State, sink: SinkSettings, switch: Swit
         oldest_ns=account_for(state, target, sink.policy).oldest_ns,
         dead=account.dead_spans,
         gone=tuple(str(folder) for folder in state.folders().values() if not folder.is_dir()),
-        apart=tuple(part.path for _, part in parts_apart_of(state, sink.policy)),
+        apart=tuple(part.path for _, part in parts_apart_of(state, target, sink.policy)),
         paused=account.condition.detail or "no reason is known" if account.condition and is_paused else "",
     )
     newest = newest_of_everything(state.evidence.validations(target))

@@ -12,10 +12,9 @@ from tracebridge.delivery.evidence import Compared
 from tracebridge.delivery.portion import Journal, Portion, Standing, recorded
 from tracebridge.delivery.state import State
 from tracebridge.event import SESSION_START, Event
-from tracebridge.journal import layout
 from tracebridge.journal.reader import read_journal
 from tracebridge.journal.survey import Unread, parts_apart
-from tracebridge.policy import Policy, keeps_session
+from tracebridge.policy import Policy
 from tracebridge.validation.sample import is_drawn
 from tracebridge.validation.scope import Scope
 
@@ -88,13 +87,14 @@ def owing(state: State, target: int, policy: Policy, scope: Scope, rules: str) -
     )
 
 
-def parts_apart_of(state: State, policy: Policy) -> Iterator[tuple[str, Unread]]:
+def parts_apart_of(state: State, target: int, policy: Policy) -> Iterator[tuple[str, Unread]]:
     """By session, the files that may hold more of what the sink is owed, and that nobody reads, as rotated ones."""
-    for path in state.folders().values():
+    portion = Portion.of(state, target, policy)
+    for number, path in state.folders().items():
         for folder, part in parts_apart(path):
-            session_id = layout.session_id_of(folder)
-            if keeps_session(policy, session_id):
-                yield session_id, part
+            journal = Journal(number, folder)
+            if portion.takes(journal):
+                yield journal.session_id, part
 
 
 def _is_in_scope(journals: list[Journal], scope: Scope) -> bool:

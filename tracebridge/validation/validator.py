@@ -181,7 +181,7 @@ class Validator:
                 )
 
     def _tell_what_is_apart(self, scope: Scope, tally: Tally) -> None:
-        for session_id, part in parts_apart_of(self._state, self._sink.policy):
+        for session_id, part in parts_apart_of(self._state, self._target, self._sink.policy):
             if scope.session_id in (None, session_id):
                 tally.could_not_compare(f"{part.path}: {part.reason}", session_id)
 
