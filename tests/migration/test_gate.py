@@ -442,7 +442,7 @@ def test_a_backfilled_folder_that_is_gone_is_in_the_way(workplace: Workplace, tm
     assert f"tracebridge forget --folder {tmp_path / 'old'}" in workplace.call("migrate", "status", *FEW).stdout
 
 
-def test_a_line_that_nobody_could_read_is_in_the_way_until_it_is_mended(workplace: Workplace) -> None:
+def test_a_line_that_nobody_could_read_is_in_the_way_until_it_is_out(workplace: Workplace) -> None:
     journal = layout.events_file(layout.session_folder(workplace.trace_dir, "edited"))
     workplace.record("edited")
     whole = journal.read_bytes()

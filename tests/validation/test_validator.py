@@ -143,7 +143,7 @@ def test_another_file_in_the_place_of_a_delivered_one_is_pending_until_it_is_shi
     ],
     ids=["no event", "another encoding"],
 )
-def test_a_line_that_is_whole_and_cannot_be_read_is_told_and_is_no_pass_until_it_is_mended(
+def test_a_line_that_is_whole_and_cannot_be_read_is_told_and_is_no_pass_until_it_is_out(
     rig: Rig, line: bytes, why: str
 ) -> None:
     journal = write_session(rig.trace_dir, "s")
@@ -154,13 +154,32 @@ def test_a_line_that_is_whole_and_cannot_be_read_is_told_and_is_no_pass_until_it
     assert (verdict.exit_code, verdict.counts, verdict.sessions) == (2, {}, 1)
     (told,) = verdict.uncompared
     assert (told.session_id, told.reason.startswith(f"{journal}, byte {len(events)}: {why}")) == ("s", True)
-    assert told.reason.endswith(", and 1 more such lines; no backend has it: mend it, or take it out")
+    assert told.reason.endswith(", and 1 more such lines; no backend has it: take it out")
     again = validate(rig, since_last=True)
     assert (again.exit_code, again.known_clean) == (2, 0), "it is not known to be clean"
 
     journal.write_bytes(events)
     rig.ship()
     assert validate(rig).exit_code == 0
+
+
+@pytest.mark.parametrize("is_mended", [False, True], ids=["blanked", "mended"])
+def test_a_line_that_could_not_be_read_can_be_blanked_at_any_time_and_mended_only_before_the_rest_is_delivered(
+    rig: Rig, is_mended: bool
+) -> None:
+    journal = write_session(rig.trace_dir, "s")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[5], whole = lines[5].replace(b'"turn": 2', b'"turn":"2"'), lines[5]
+    journal.write_bytes(b"".join(lines))
+    rig.ship()
+    assert validate(rig).exit_code == 2
+    lines[5] = whole if is_mended else b" " * (len(whole) - 1) + b"\n"
+    with journal.open("r+b") as file:
+        file.write(b"".join(lines))
+    write_session(rig.trace_dir, "s", run_id="run-2")
+    rig.ship()
+    verdict = validate(rig)
+    assert (verdict.exit_code, "extra" in verdict.counts) == ((1, True) if is_mended else (0, False))
 
 
 @pytest.mark.parametrize("half", [b'{"timestamp":"2026-', bytes(512)], ids=["half a line", "zeros"])

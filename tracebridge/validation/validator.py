@@ -190,7 +190,7 @@ class Validator:
         if first is not None:
             more = f", and {expected.unread - 1:,} more such lines" if expected.unread > 1 else ""
             tally.could_not_compare(
-                f"{first.file}, byte {first.offset}: {first.text}{more}; no backend has it: mend it, or take it out",
+                f"{first.file}, byte {first.offset}: {first.text}{more}; no backend has it: take it out",
                 session_id,
             )
 
