@@ -149,6 +149,20 @@ def test_a_broken_line_between_two_events_is_told_with_its_place_and_costs_neith
     assert broken.offset == len(line(1)) + 1
 
 
+def test_a_line_that_was_cut_anywhere_is_not_taken_for_a_whole_one() -> None:
+    whole = line(1, messages=[{"role": "user", "content": "f() { return {}; }"}], args={"q": {}}, found=[{}, {}])
+    whole = whole.replace(b"return", "zurück".encode())
+    for length in range(1, len(whole)):
+        (entry,) = read(whole[:length] + b"\n")
+        assert (entry.event, entry.is_unread) == (None, False), whole[:length]
+
+
+@pytest.mark.parametrize("text", ['{"a":1}}', "{'a':1}", '{"a":,"b":{}}', '{"a":"b\tc"}', '{"a":1,}', '{"a":"\\q"}'])
+def test_a_whole_line_that_is_no_event_is_told_from_half_a_line(text: str) -> None:
+    (entry,) = read(text.encode() + b"\n")
+    assert (entry.event, entry.is_unread) == (None, True)
+
+
 def test_what_old_writers_emit_and_json_does_not_allow_is_read() -> None:
     content = line(1).replace(b'"data": {}', b'"data": {"a": NaN, "b": "\\ud800", "c": 1e999}') + b"\n"
     (entry,) = read(content)

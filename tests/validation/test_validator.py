@@ -182,7 +182,11 @@ def test_a_line_that_could_not_be_read_can_be_blanked_at_any_time_and_mended_onl
     assert (verdict.exit_code, "extra" in verdict.counts) == ((1, True) if is_mended else (0, False))
 
 
-@pytest.mark.parametrize("half", [b'{"timestamp":"2026-', bytes(512)], ids=["half a line", "zeros"])
+@pytest.mark.parametrize(
+    "half",
+    [b'{"timestamp":"2026-', bytes(512), b'{"timestamp":"2026-02-06T22:10:00Z","event_type":"x","data":{"args":{}'],
+    ids=["half a line", "zeros", "half a line that ends in a bracket"],
+)
 def test_what_a_writer_that_died_left_in_the_middle_is_in_nobodys_way(rig: Rig, half: bytes) -> None:
     journal = write_session(rig.trace_dir, "s")
     with journal.open("ab") as file:

@@ -86,7 +86,7 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
         yield JournalLine(start, end, None, f"not an event: {error}", is_unread=True)
         return
     except ValueError as error:
-        broken = f"not JSON: {error}"
+        broken, is_unread = f"not JSON: {error}", text.rstrip().endswith(b"}") and not _is_half(error)
     # a neighbour's half line may stand before a whole event that was written after it
     for begin in sorted((found.start() for found in _EVENT_BEGINS.finditer(text, 1)), reverse=True):
         if not text.endswith(b"\n") and text.endswith(_BEFORE_A_VALUE, 0, begin):
@@ -102,7 +102,14 @@ def _parsed(start: int, end: int, text: bytes) -> Iterator[JournalLine]:
             yield from before
             yield JournalLine(start + begin, end, event)
         return
-    yield JournalLine(start, end, None, broken, is_unread=text.rstrip().endswith(b"}"))
+    yield JournalLine(start, end, None, broken, is_unread=is_unread)
+
+
+def _is_half(error: ValueError) -> bool:
+    """Whether all of a line could be the beginning of a JSON text: one that was cut may end in any of its brackets."""
+    import json  # here, because few journals need it
+
+    return isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
 
 
 def _event(text: bytes) -> Event | None:
