@@ -46,6 +46,17 @@ Path.rename = rename_and_die
 main(sys.argv[1:])
 """
 
+KILLED_BEHIND_THE_LINK = """
+import os, signal, sys
+from tracebridge.cli import main
+link = os.link
+def link_and_die(source, target):
+    link(source, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.link = link_and_die
+main(sys.argv[1:])
+"""
+
 
 @pytest.fixture
 def workplace(tmp_path: Path, devserver: DevServer) -> Workplace:
@@ -451,6 +462,32 @@ def test_a_session_comes_back_beside_what_the_spool_has_left_in_its_folder(workp
     ran = workplace.call("migrate", "rollback")
     assert (ran.returncode, journal_events(workplace.trace_dir)) == (0, originals)
     assert {file.name for file in folder.iterdir()} == {layout.EVENTS, layout.METADATA, "notes.txt"}
+
+
+def test_a_session_beside_a_file_that_was_left_is_back_though_the_rollback_is_killed_as_it_comes(
+    workplace: Workplace,
+) -> None:
+    workplace.record("annotated")
+    originals = journal_events(workplace.trace_dir)
+    folder = workplace.trace_dir / "session-annotated"
+    (folder / "notes.txt").write_text("mine")
+    workplace.call(*OFF)
+    empty(workplace)
+    at_backend = stored(workplace)
+    line = [sys.executable, "-c", KILLED_BEHIND_THE_LINK, "--config", str(workplace.config), "migrate", "rollback"]
+    ran = subprocess.run(line, env=environment(), cwd=workplace.folder, check=False, timeout=50)
+    assert ran.returncode == -signal.SIGKILL
+    # meanwhile the session is entered again
+    write_session(workplace.trace_dir, "annotated", turns=1, run_id="run-2")
+    again = workplace.call("migrate", "restore")
+    assert (again.returncode, "not back" in again.stdout) == (0, False), again.stdout
+    back = journal_events(workplace.trace_dir)
+    assert {name: events[: len(originals[name])] for name, events in back.items()} == originals
+    assert {file.name for file in folder.iterdir()} == {layout.EVENTS, layout.METADATA, "notes.txt"}
+    assert workplace.call("ship").returncode == 0
+    assert workplace.call("validate", "--session", "annotated").returncode == 0
+    assert stored(workplace) & at_backend == at_backend
+    assert set(stored(workplace).values()) == {1}
 
 
 @pytest.mark.parametrize("is_folder_left", [True, False], ids=["before its folder", "before its file"])

@@ -86,7 +86,7 @@ def return_files(
     # of what a killed run has noted as restored, that is still to be moved which it has not moved
     unmoved = {name: notes for name, notes in returning.sessions().items() if _has_journal(staging / name)}
     spooled = unmoved | log.sessions()
-    there = {name for name in spooled if _has_journal(settings.trace_dir / name)}
+    there = {name for name in spooled if _is_begun_anew(settings.trace_dir / name, staging / name)}
     wanted = [notes[-1].session_id for name, notes in spooled.items() if name not in there]
     kept = [spooled[name][-1].session_id for name in sorted(there)]
     if not wanted:
@@ -137,13 +137,26 @@ def _has_journal(folder: Path) -> bool:
     return os.path.lexists(layout.events_file(folder))
 
 
+def _is_begun_anew(folder: Path, staged: Path) -> bool:
+    return _has_journal(folder) and not _is_in_place(staged, folder)
+
+
+def _is_in_place(staged: Path, folder: Path) -> bool:
+    """Whether a run that was killed has put a restored journal in its place, and not taken it from where it was."""
+    try:
+        return layout.events_file(staged).samefile(layout.events_file(folder))
+    except OSError:
+        return False
+
+
 def _put_in_place(settings: Settings, state: State, staged: Path, notes: Sequence[Spooled]) -> bool:
     """Move a restored session into the trace folder; False if a writer has begun it anew meanwhile."""
     folder = settings.trace_dir / staged.name
-    if _has_journal(folder):
+    if _is_begun_anew(folder, staged):
         return False
     number = state.folder(settings.trace_dir)
-    for target in state.targets():
+    # what is in place has its cursors, and more may stand in it by now
+    for target in () if _is_in_place(staged, folder) else state.targets():
         cursor = _cursor_for(state, target, layout.events_file(staged), notes)
         # before the file is there: nobody may find it and take it for new
         if cursor is not None:
@@ -169,7 +182,8 @@ def _moved(staged: Path, folder: Path) -> bool:
     try:
         os.link(layout.events_file(staged), layout.events_file(folder))
     except FileExistsError:
-        return False
+        if not _is_in_place(staged, folder):
+            return False
     if not layout.metadata_file(folder).exists():
         layout.metadata_file(staged).rename(layout.metadata_file(folder))
     shutil.rmtree(staged)
