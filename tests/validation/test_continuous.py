@@ -143,6 +143,15 @@ def test_a_session_with_half_a_line_at_its_end_is_compared_and_once(rig: Rig, ta
     assert [msgspec.json.decode(one.summary, type=Summary).sessions for one in ended(rig)].count(1) == 1
 
 
+def test_a_session_with_a_line_that_nobody_could_read_is_compared_once_and_is_not_clean(rig: Rig) -> None:
+    end_with(old_session(rig, "a"), b'{"event_type":"turn.start"}\n')
+    rig.ship()
+    with validating(rig):
+        until(lambda: len(ended(rig)) >= 3, "it has looked three times")
+    assert compared(rig)["session-a"].defects == 1
+    assert [msgspec.json.decode(one.summary, type=Summary).sessions for one in ended(rig)].count(1) == 1
+
+
 def test_a_sample_is_compared_and_always_the_same(rig: Rig) -> None:
     for number in range(20):
         old_session(rig, f"s{number}")

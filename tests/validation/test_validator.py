@@ -66,6 +66,15 @@ def validate(
         validator.close()
 
 
+def defects(rig: Rig) -> list[int]:
+    """How many of each session are kept as evidence."""
+    state = rig.state()
+    try:
+        return [one.defects for one in state.evidence.compared(1)]
+    finally:
+        state.close()
+
+
 def rewrite(rig: Rig, change: Callable[[Span], Span | None]) -> None:
     """Change what the backend stores; None takes a span away."""
     kept = [changed for span in stored(rig.file) if (changed := change(span)) is not None]
@@ -154,6 +163,7 @@ def test_a_line_that_is_whole_and_cannot_be_read_is_told_and_is_no_pass_until_it
     assert (verdict.exit_code, verdict.counts, verdict.sessions) == (2, {}, 1)
     (told,) = verdict.uncompared
     assert (told.session_id, told.reason.startswith(f"{journal}, byte {len(events)}: {why}")) == ("s", True)
+    assert defects(rig) == [2]
     assert told.reason.endswith(", and 1 more such lines; no backend has it: take it out")
     again = validate(rig, since_last=True)
     assert (again.exit_code, again.known_clean) == (2, 0), "it is not known to be clean"

@@ -24,7 +24,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Names what was compared under: policy, mapping and project."""
     spans: int
     defects: int
-    """Findings that speak against the backend; 0: clean."""
+    """Findings that speak against the backend, and whole lines of the journal that nobody could read; 0: clean."""
     earlier: tuple[str, ...] = ()
     """Fingerprints of earlier rules under which something of it was sent, otherwise than it would be now. What those
     left out is not at the backend."""

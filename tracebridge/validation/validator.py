@@ -327,14 +327,13 @@ class Validator:
                 size=end,
                 rules=self._rules,
                 spans=comparison.expected,
-                defects=len(comparison.defects),
+                # nor is what is in a line that nobody could read at the backend
+                defects=len(comparison.defects) + expected.unread,
                 earlier=comparison.earlier.rules,
                 is_cut=comparison.earlier.is_cut,
                 narrowed_by=expected.narrowed_by,
             )
             for journal, end in expected.ends.items()
-            # what is in a line that cannot be read was not compared
-            if not expected.unread
         ]
         return _Outcome(session_id, True, comparison, evidence)
 
