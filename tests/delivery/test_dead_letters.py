@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.delivery.file_backend import FileBackend, FileSink, stored
+from tests.delivery.file_backend import FileBackend, FileSink, PartialBackend, stored
 from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
 from tracebridge.delivery.state import SpanRef
@@ -83,6 +83,22 @@ def test_what_two_validations_at_once_found_missing_is_sent_again_once(rig: Rig)
         state.close()
     rig.ship()
     assert rig.stored_names() == at_backend
+    assert rig.account().unaccounted_events == 0
+
+
+def test_a_trace_that_shows_only_a_part_has_nothing_of_others_sent_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, PartialBackend("partial", tells_ids=False))
+    for name in ("a", "partial", "z"):
+        write_session(rig.trace_dir, name)
+    rig.ship()
+    at_backend = rig.stored_names()
+    state = rig.state()
+    state.dead.resend(1, [SpanRef.of(span) for span in stored(rig.file) if span.kind == "turn"])
+    state.close()
+    rig.ship()
+    assert rig.dead() == []
+    # nobody can tell whether the parts that are not shown are there
+    assert rig.stored_names() == sorted([*at_backend, *["partial/turn"] * 3])
     assert rig.account().unaccounted_events == 0
 
 

@@ -32,7 +32,7 @@ from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.receipts import receipt_of
-from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
+from tracebridge.delivery.records import Batch, DeadLetter, SpanRef, Suspicion
 from tracebridge.delivery.rules import Rules
 from tracebridge.delivery.senders import Senders
 from tracebridge.delivery.settle import Settled, Settlement, missing
@@ -462,18 +462,35 @@ class Shipper:
         """Those that the backend does not show by now; none as long as it cannot be asked."""
         if not self._read_back.is_time:
             return []
-        refs = [letter.ref for letter in letters]
         try:
             # they may be of any time, and of few traces
-            absent = set(missing(self._read_back.reader(), refs, by_trace=True))
-        except IncompleteAnswerError:
-            return letters
+            absent = self._absent_of([letter.ref for letter in letters])
         except BackendError as error:
             self._cannot_read_back(error)
             return []
         self._read_back.worked()
         self._state.dead.found(self._target, [one for place, one in enumerate(letters) if place not in absent])
         return [letters[place] for place in sorted(absent)]
+
+    def _absent_of(self, refs: list[SpanRef]) -> set[int]:
+        """The places of the spans that the backend does not show, or of which it shows a part of their trace only."""
+        reader = self._read_back.reader()
+        try:
+            return set(missing(reader, refs, by_trace=True))
+        except IncompleteAnswerError:
+            pass
+        traces: dict[str, list[int]] = {}
+        for place, ref in enumerate(refs):
+            traces.setdefault(ref.trace_id, []).append(place)
+        absent: set[int] = set()
+        for places in traces.values():
+            try:
+                found_missing = missing(reader, [refs[place] for place in places], by_trace=True)
+            except IncompleteAnswerError:
+                absent.update(places)
+            else:
+                absent.update(places[number] for number in found_missing)
+        return absent
 
     def _encoded_again(self, folders: list[Path], letter: DeadLetter) -> bytes:
         """A dead letter's span, encoded; empty if that cannot be done."""
