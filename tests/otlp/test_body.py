@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+import socket
 import ssl
 import tracemalloc
 import zlib
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.otlp.scripted_server import answering, http_answer, scripted_server
+from tests.otlp.scripted_server import Script, answering, http_answer, scripted_server
 from tracebridge.sink import Outcome, Receipt
 from tracebridge_otlp.body import PIECE_BYTES, pieces_of
 from tracebridge_otlp.http_client import body_of, client_for
@@ -40,9 +42,9 @@ def posted(answer: bytes) -> Receipt:
         return http.post(b"spans")
 
 
-def asked(answer: bytes, most_bytes: int | None = None) -> bytes:
+def asked(answer: bytes | Script, most_bytes: int | None = None) -> bytes:
     with (
-        scripted_server(answering(answer)) as url,
+        scripted_server(answering(answer) if isinstance(answer, bytes) else answer) as url,
         client_for(url, verify=ssl.create_default_context(), timeout=5) as client,
         client.stream("GET", url) as response,
     ):
@@ -76,6 +78,22 @@ def test_a_page_that_unpacks_to_any_size_is_given_up_where_it_is_too_large() -> 
         with pytest.raises(httpx.ReadError, match="more than 2 MiB"):
             asked(answer, most_bytes=2 << 20)
         assert peak() < FEW
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "none", "identity", "8bit"])
+def test_an_answer_is_read_as_it_is_where_its_header_names_no_way_to_pack_it(encoding: str) -> None:
+    assert posted(packed(PARTIAL, encoding)).rejected == 2
+    assert asked(packed(PARTIAL, encoding)) == PARTIAL
+
+
+def test_a_server_that_makes_a_deflate_of_its_own_is_not_asked_for_it() -> None:
+    def answer(connection: socket.socket, request: bytes) -> None:
+        pack = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        is_packed = re.search(rb"(?im)^accept-encoding:.*deflate", request) is not None
+        body = pack.compress(PARTIAL) + pack.flush() if is_packed else PARTIAL
+        connection.sendall(packed(body, "deflate" if is_packed else "identity"))
+
+    assert asked(answer) == PARTIAL
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "compress"])
