@@ -41,6 +41,9 @@ _HTTP_STATUS: Final = re.compile(r"\bReceived http2 header with status: (\d{3})\
 _PROXY_SAYS_TOO_LARGE: Final = re.compile(r"(?:payload|request entity|content) too large", re.IGNORECASE)
 """All that Envoy says then, with a status of gRPC's that means nothing."""
 
+_METADATA_NAME: Final = re.compile(r"[a-z0-9_.-]+(?<!-bin)")
+"""Fewer than over HTTP; what is behind `-bin` is no text."""
+
 _OF_A_SIZE: Final = ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE")
 """What servers answer to a message that is too large: Go, C++ and Java the first, Rust the other."""
 
@@ -114,7 +117,7 @@ class GrpcTransport:
         self._place = without_credentials(url)
         self._redact = Redactor(headers.values(), url)
         self._timeout_s = timeout_s
-        self._metadata = tuple(header_fields(headers).items())
+        self._metadata = _metadata_of(headers)
         self._channel = _channel(url, compression, certificates)
         # the request is sent as the bytes that it is: parsing it anew would only cost time
         self._export = self._channel.unary_unary(
@@ -194,6 +197,16 @@ def _outcome_of(failure: CallFailure) -> Outcome:
         not_taken = failure.retry_after_s is not None or failure.details.startswith(_NO_CONNECTION)
         return Outcome.RETRY if not_taken else Outcome.UNKNOWN
     return _OUTCOMES.get(failure.code, Outcome.UNKNOWN)
+
+
+def _metadata_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    fields = header_fields(headers)
+    if not all(map(_METADATA_NAME.fullmatch, fields)):
+        raise ConfigurationError(
+            "a header has a name that gRPC does not take: there may be letters, digits, `-`, `_` and `.` in it, "
+            "and no `-bin` at its end; correct it"
+        )
+    return tuple(fields.items())
 
 
 def _failure_of(error: Any, timeout_s: float) -> CallFailure:

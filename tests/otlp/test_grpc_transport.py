@@ -140,6 +140,13 @@ def test_a_proxy_that_answers_a_call_with_a_status_of_http_means_what_it_means_t
     assert (receipt.outcome, f"status: {status}" in receipt.message) == (outcome, True)
 
 
+@pytest.mark.parametrize("name", ["x!y", "x%y", "x'y", "x-key-bin", "X-Key-Bin"])
+def test_a_header_whose_name_grpc_does_not_take_is_told_before_anything_is_sent(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="a name that gRPC does not take") as caught:
+        GrpcTransport("http://127.0.0.1:1", headers={"X.Key_1": "a", name: SECRET})
+    assert SECRET not in str(caught.value)
+
+
 def test_a_request_goes_out_as_it_is_with_the_headers_as_metadata() -> None:
     seen: list[tuple[bytes, dict[str, str]]] = []
 
