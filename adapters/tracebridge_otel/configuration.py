@@ -19,8 +19,8 @@ Compression = Literal["gzip", "none"]
 Semconv = Literal["genai", "openinference"]
 Backend = Literal["jaeger", "tempo"]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
-RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
-"""A day at most: sockets take no more than a few weeks."""
+RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=2_147_483)]
+"""24 days at most, as sockets count milliseconds in 31 bits."""
 AttributeBytes = Annotated[int, msgspec.Meta(ge=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
@@ -103,7 +103,7 @@ class OtelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Sent with every request, e.g. for credentials."""
     timeout: RequestSeconds | None = None
     """Seconds that one request may take."""
-    timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)] | None = None
+    timeout_ms: Annotated[float, msgspec.Meta(gt=0, le=2_147_483_647)] | None = None
     """The same in milliseconds, as the environment has it; `timeout` comes first."""
     compression: Compression = "none"
     insecure: bool = False

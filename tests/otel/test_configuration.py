@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tracebridge.config import load
@@ -37,10 +38,17 @@ def test_the_address_follows_opentelemetrys_rules(settings: dict[str, Any], url:
 
 @pytest.mark.parametrize(
     ("settings", "timeout_s"),
-    [({}, 10.0), ({"timeout": 3}, 3), ({"timeout_ms": 2500}, 2.5), ({"timeout": 3, "timeout_ms": 2500}, 3)],
+    [
+        ({}, 10.0),
+        ({"timeout": 3}, 3),
+        ({"timeout_ms": 2500}, 2.5),
+        ({"timeout": 3, "timeout_ms": 2500}, 3),
+        # what the SDKs take for no limit at all
+        ({"timeout_ms": 2**31 - 1}, 2_147_483.647),
+    ],
 )
 def test_the_environments_milliseconds_become_seconds(settings: dict[str, Any], timeout_s: float) -> None:
-    assert OtelSettings(**settings).timeout_s == timeout_s
+    assert msgspec.convert(settings, OtelSettings).timeout_s == timeout_s
 
 
 @pytest.mark.parametrize(
