@@ -84,16 +84,18 @@ class LangfuseReader:
         self._api.is_patient = query.is_patient
         self.server_computed = {}
         traces = frozenset(query.trace_ids)
-        replaced: dict[str, None] = {}
+        is_any_replaced = False
         for row in self._found(query):
             if query.ids_only and query.session_id is None and REPLACEMENT in (row.session_id or ""):
-                replaced[row.session_id or ""] = None
+                is_any_replaced = True
             else:
                 yield from self._wanted(row, query, traces)
-        for session_id in replaced:
-            # what the id was stands in the metadata
-            for row in self._found(msgspec.structs.replace(query, session_id=session_id, ids_only=False)):
-                yield from self._wanted(row, query, traces)
+        if is_any_replaced:
+            # what the id was stands in the metadata; asked for together, as there may be many
+            whole = msgspec.structs.replace(query, ids_only=False)
+            for conditions in _runs(whole):
+                for row in self._rows({**conditions, "filter": _filter("contains", REPLACEMENT)}, whole):
+                    yield from self._wanted(row, query, traces)
 
     def check(self) -> ServerInfo:
         """Ask the server for its version, its write mode and the project that the credentials belong to.
@@ -175,8 +177,7 @@ def _conditions(query: Query) -> dict[str, str]:
     conditions: dict[str, str] = {}
     long_id = _long_session_id(query)
     if long_id is not None:
-        begins = {"type": "string", "column": "sessionId", "operator": "starts with", "value": long_id[:_BEGINNING]}
-        conditions["filter"] = json.dumps([begins], ensure_ascii=False)
+        conditions["filter"] = _filter("starts with", long_id[:_BEGINNING])
     elif query.session_id is not None:
         conditions["sessionId"] = plain(query.session_id)
     # a time that cannot be sent is stored as the nearest that can
@@ -187,6 +188,12 @@ def _conditions(query: Query) -> dict[str, str]:
         end_ns = min(max(query.end_ns, EARLIEST_NS + 1), LATEST_NS + 1)
         conditions["toStartTime"] = milliseconds_text(-(-end_ns // MS))
     return conditions
+
+
+def _filter(operator: str, value: str) -> str:
+    """The sessions by what stands in their ids."""
+    condition = {"type": "string", "column": "sessionId", "operator": operator, "value": value}
+    return json.dumps([condition], ensure_ascii=False)
 
 
 def _long_session_id(query: Query) -> str | None:

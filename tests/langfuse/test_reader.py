@@ -299,6 +299,19 @@ def test_ids_alone_tell_the_session_that_the_stored_id_stands_for(
         assert told == sorted(sessions.items())
 
 
+def test_many_sessions_whose_stored_ids_stand_for_others_take_no_more_requests_than_one(
+    backend: DevServer, sink: LangfuseSink
+) -> None:
+    base, start_ns = secrets.token_hex(8), START_NS + 10**15
+    names = {f"{n:016x}": f"{base}{n}\x00" for n in range(1, 31)}
+    fields = {"start_ns": start_ns, "end_ns": start_ns}
+    deliver(sink, *spans(*({"span_id": span_id, "session_id": name, **fields} for span_id, name in names.items())))
+    with relayed(backend) as (reader, log):
+        found = list(reader.read(Query(start_ns=start_ns, end_ns=start_ns + 1, ids_only=True)))
+        assert {span.span_id: span.session_id for span in found} == names
+        assert len(log) == 2
+
+
 @pytest.mark.parametrize("letter", ["a", "会", "😀"])
 @pytest.mark.parametrize("ids_only", [False, True])
 def test_a_session_id_that_no_server_takes_in_a_line_is_asked_for_by_its_beginning(
