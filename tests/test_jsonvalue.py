@@ -398,6 +398,42 @@ def test_an_attrs_object_has_the_same_attributes_beside_a_value_that_json_has_no
         assert json.loads(jsonvalue.encode([value, 1j])) == [form, "1j"]
 
 
+def test_a_member_of_an_enum_with_attributes_is_its_value_beside_a_value_that_json_has_no_form_for() -> None:
+    attrs = pytest.importorskip("attrs")
+    with_cost = attrs.make_class("WithCost", {"cost": attrs.field()}, slots=False)
+    Plan: Any = enum.Enum("Plan", {"BASIC": 1}, type=with_cost)
+    assert (jsonvalue.encode(Plan.BASIC), jsonvalue.encode([Plan.BASIC, 1j])) == (b"1", b'[1,"1j"]')
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({"rename": "camel"}, {"myCode": 1, "other": 2}),
+        ({"tag": "t"}, {"type": "t", "my_code": 1, "other": 2}),
+        ({"omit_defaults": True}, {"my_code": 1}),
+        ({"array_like": True}, [1, 2]),
+    ],
+    ids=["names", "tag", "defaults", "array"],
+)
+def test_a_struct_has_the_form_that_its_class_declares_beside_a_value_that_json_has_no_form_for(
+    options: dict[str, Any], form: Any
+) -> None:
+    value = msgspec.defstruct("Declared", [("my_code", int), ("other", int, 2)], **options)(my_code=1)
+    assert json.loads(jsonvalue.encode(value)) == form
+    assert json.loads(jsonvalue.encode([value, 1j])) == [form, "1j"]
+    assert json.loads(jsonvalue.encode({"inside": [value, 1j], "lone": "\ud800"}))["inside"] == [form, "1j"]
+
+
+def test_a_struct_that_holds_what_json_has_no_form_for_keeps_its_own_form() -> None:
+    value: Any = msgspec.defstruct("Declared", [("my_code", Any)], rename="camel")
+    assert json.loads(jsonvalue.encode(value([value(1j), "\ud800", float("nan"), {1: 2}]))) == {
+        "myCode": [{"myCode": "1j"}, "\\ud800", None, {"1": 2}]
+    }
+    round_ = value(None)
+    round_.my_code = [round_]
+    assert json.loads(jsonvalue.encode(round_)) == {"my_code": ["<cycle: Declared>"]}
+
+
 @pytest.mark.parametrize("value", [Refused(1), Shown(1), Located(1)], ids=["exception", "Mapping", "path"])
 def test_a_dataclass_that_is_something_else_as_well_is_an_object_of_its_fields_on_both_paths(value: Any) -> None:
     assert json.loads(jsonvalue.encode(value)) == {"code": 1}

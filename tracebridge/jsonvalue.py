@@ -10,7 +10,8 @@ r"""JSON values: any Python value to JSON bytes, and any journal line back to va
 | Decimal, UUID, path | text |
 | Enum | its value |
 | set, frozenset, tuple, namedtuple, deque | array |
-| dataclass, msgspec Struct | object of its fields |
+| dataclass | object of its fields |
+| msgspec Struct | object of its fields, or what else its class declares |
 | attrs object | object of its attributes but those that begin with `_` |
 | `Mapping`, object with `model_dump` (pydantic) | object |
 | object with `tolist` (numpy) | what it gives |
@@ -155,6 +156,8 @@ def _simpler(value: Any) -> Any:
     """Return something nearer to JSON than `value`, which is neither a container nor a plain value."""
     if isinstance(value, type):
         return repr(value)
+    if isinstance(value, msgspec.Struct):
+        return _of_struct(value)
     # before what else it may be, such as an exception: so does msgspec
     fields = _fields(value)
     if fields is not None:
@@ -206,18 +209,24 @@ def _of_known_type(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any] | None:
     kind = type(value)
-    if isinstance(value, msgspec.Struct):
-        names = list(value.__struct_fields__)
-    elif hasattr(kind, "__dataclass_fields__"):
+    if hasattr(kind, "__dataclass_fields__"):
         # imported here, where somebody has done so before; the attribute tells of the class's variables, too
         from dataclasses import fields
 
         names = [field.name for field in fields(value)]
-    elif hasattr(kind, "__attrs_attrs__"):
+    elif hasattr(kind, "__attrs_attrs__") and not isinstance(value, Enum):
         return _public_attributes(value)
     else:
         return None
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def _of_struct(value: msgspec.Struct) -> Any:
+    try:
+        # in the form that the class declares: with its tag, other names, or as an array
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=plain)
+    except (TypeError, ValueError, RecursionError):
+        return {name: getattr(value, name) for name in value.__struct_fields__ if hasattr(value, name)}
 
 
 def _public_attributes(value: Any) -> dict[str, Any]:
