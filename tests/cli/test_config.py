@@ -79,8 +79,19 @@ _OTEL = {"type": "otel", "endpoint": "http://127.0.0.1:9", "headers": {"X-Scope-
         (_OTEL, {"service_name": "b", "reader": {"url": "http://127.0.0.1:8"}}, True),
         (_OTEL, {"headers": {"X-Scope-OrgID": "b"}}, False),
         (_OTEL, {"endpoint": "http://127.0.0.1:8"}, False),
+        (_OTEL, {"endpoint": "http://127.0.0.1:9/v1/traces?project=b"}, False),
+        (_OTEL, {"resource": {"openinference.project.name": "b"}}, False),
     ],
-    ids=["a project", "two projects", "one is off", "an endpoint", "two tenants", "two endpoints"],
+    ids=[
+        "a project",
+        "two projects",
+        "one is off",
+        "an endpoint",
+        "two tenants",
+        "two endpoints",
+        "two by a parameter",
+        "two by a resource",
+    ],
 )
 def test_two_sinks_that_store_everything_twice_in_one_place_are_warned_of(
     run: Run, tmp_path: Path, first: dict[str, Any], changes: dict[str, Any], is_warned_of: bool

@@ -10,7 +10,6 @@ import msgspec
 
 from tracebridge.page import Paged
 from tracebridge.policy import Policy
-from tracebridge.secret import Secret
 from tracebridge.sink import Capabilities, Reader, Sink, SinkType
 
 Delivery = Literal["thread", "process", "external"]
@@ -60,11 +59,12 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     def repeats(self, other: SinkSettings) -> bool:
         """Whether what it sends is stored where the other's is, as far as can be told from here.
 
-        Headers that differ, such as those of two tenants, keep sinks with the same address apart.
+        Headers that differ, such as those of two tenants, keep sinks with the same address apart, and so do resource
+        attributes and what stands behind the address's `?`.
         """
         if self.type != other.type or self.settings is None or other.settings is None:
             return False
-        return self.endpoint == other.endpoint and _headers(self.settings) == _headers(other.settings)
+        return self.endpoint == other.endpoint and _apart(self.settings) == _apart(other.settings)
 
     def trace_url(self, trace_id: str) -> str:
         """The address of the backend's page of a trace; empty if there is none that is known."""
@@ -87,14 +87,14 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.sink_type, self.settings
 
 
-def _headers(settings: msgspec.Struct) -> dict[str, dict[str, Secret]]:
-    """By setting, the secrets that go with every request under a name each."""
-    values = msgspec.structs.asdict(settings).items()
-    return {key: value for key, value in values if isinstance(value, dict) and any(map(_is_secret, value.values()))}
-
-
-def _is_secret(value: object) -> bool:
-    return isinstance(value, Secret)
+def _apart(settings: msgspec.Struct) -> tuple[dict[str, object], set[str]]:
+    """What may keep sinks with one address apart: headers, resources and the like, and the addresses' parameters."""
+    values = msgspec.structs.asdict(settings)
+    texts = [value for value in values.values() if isinstance(value, str)]
+    return (
+        {key: value for key, value in values.items() if isinstance(value, dict)},
+        {parameters for parameters in (text.partition("?")[2] for text in texts if "://" in text) if parameters},
+    )
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
