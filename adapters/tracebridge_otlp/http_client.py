@@ -44,19 +44,23 @@ def client_for(
 def body_of(response: httpx.Response, *, timeout_s: float, most_bytes: int | None = None) -> bytes:
     """Read the body of an answer, though it may come byte by byte: each read has the time-out for itself.
 
-    Of an error no more is read than can say why.
+    Of an error no more is read than can say why, and nothing that cannot be unpacked: its status says enough.
 
     Raises:
         httpx.HTTPError: it breaks off, has more than `most_bytes`, or is not whole after several time-outs.
     """
     body = bytearray()
     late_at = time.monotonic() + _SLOWEST * timeout_s
-    for piece in pieces_of(response):
-        body += piece
-        if not response.is_success and len(body) > MAX_BODY_BYTES:
-            break  # its status says enough
-        if most_bytes is not None and len(body) > most_bytes:
-            raise httpx.ReadError(f"more than {most_bytes >> 20} MiB")
-        if time.monotonic() > late_at:
-            raise httpx.ReadTimeout(f"not whole after {_SLOWEST * timeout_s:g} s")
+    try:
+        for piece in pieces_of(response):
+            body += piece
+            if not response.is_success and len(body) > MAX_BODY_BYTES:
+                break  # its status says enough
+            if most_bytes is not None and len(body) > most_bytes:
+                raise httpx.ReadError(f"more than {most_bytes >> 20} MiB")
+            if time.monotonic() > late_at:
+                raise httpx.ReadTimeout(f"not whole after {_SLOWEST * timeout_s:g} s")
+    except httpx.DecodingError:
+        if response.is_success:
+            raise
     return bytes(body)

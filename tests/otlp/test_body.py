@@ -112,6 +112,12 @@ def test_an_answer_that_is_not_packed_as_it_says_is_told() -> None:
         asked(packed(PARTIAL, "gzip"))
 
 
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_the_status_of_an_error_says_enough_where_its_body_cannot_be_unpacked(encoding: str) -> None:
+    assert asked(packed(b"not packed so", encoding, 404)) == b""
+    assert posted(packed(b"not packed so", encoding, 413)).outcome is Outcome.TOO_LARGE
+
+
 def test_no_piece_is_large() -> None:
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(BOMB))
     assert max(map(len, pieces_of(response))) == PIECE_BYTES
