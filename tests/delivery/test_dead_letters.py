@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,11 @@ import pytest
 from tests.delivery.file_backend import FileBackend, FileSink, PartialBackend, stored
 from tests.delivery.rig import Rig, write_session
 from tests.waiting import until
+from tracebridge.delivery import lookup
 from tracebridge.delivery.state import SpanRef
 from tracebridge.journal import layout
 from tracebridge.journal.opened import OpenedLog
+from tracebridge.session_stream import SessionStream, Step
 from tracebridge.span import Span
 
 
@@ -123,6 +126,22 @@ def test_as_long_as_some_of_very_many_are_still_to_be_sent_again_not_everything_
     if readable or is_lost:
         assert rig.stored_names() == at_backend
     assert rig.account().unaccounted_events == 0
+
+
+def test_a_journal_is_read_once_for_all_letters_of_its_session(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    class Counted(SessionStream):
+        def steps(self) -> Iterator[Step]:
+            read.append(self.path)
+            return super().steps()
+
+    monkeypatch.setattr(lookup, "SessionStream", Counted)
+    rig.backend.answers.poison = set()
+    retry(rig)
+    rig.ship()
+    assert rig.dead() == []
+    assert read == [layout.events_file(layout.session_folder(rig.trace_dir, "a"))]
 
 
 def test_as_long_as_nobody_can_tell_what_shows_nothing_is_sent_again(rig: Rig) -> None:

@@ -25,7 +25,7 @@ from tracebridge.delivery.backoff import Backoff
 from tracebridge.delivery.collect import Collector
 from tracebridge.delivery.fit import Fitting, UnfitError
 from tracebridge.delivery.health import Health
-from tracebridge.delivery.lookup import find_span
+from tracebridge.delivery.lookup import find_span, find_spans
 from tracebridge.delivery.narrowing import JOURNAL_GONE, narrow_waiting
 from tracebridge.delivery.outbox import Outbox
 from tracebridge.delivery.pace import Pace
@@ -47,6 +47,7 @@ from tracebridge.journal import layout
 from tracebridge.log import log
 from tracebridge.session_stream import SessionStream
 from tracebridge.sink import Outcome, Receipt
+from tracebridge.span import Span
 
 MAX_IN_FLIGHT: Final = 4
 """How many requests are out at once."""
@@ -448,8 +449,10 @@ class Shipper:
         self._has_letters = bool(retried) and bool(self._state.dead.retried(self._target))
 
     def _revive(self, letters: list[DeadLetter]) -> None:
-        folders = list(self._state.folders().values())
-        parts = [self._encoded_again(folders, letter) for letter in letters]
+        spans = find_spans(self._state.folders().values(), [letter.ref for letter in letters], self._policy)
+        parts = [
+            self._encoded_again(letter, spans.get((letter.ref.trace_id, letter.ref.span_id))) for letter in letters
+        ]
         revived = [(part, letter) for part, letter in zip(parts, letters, strict=True) if part]
         batch = Batch(
             parts=tuple(part for part, _ in revived), refs=tuple(letter.ref for _, letter in revived), fate="unsent"
@@ -492,9 +495,8 @@ class Shipper:
                 absent.update(places[number] for number in found_missing)
         return absent
 
-    def _encoded_again(self, folders: list[Path], letter: DeadLetter) -> bytes:
-        """A dead letter's span, encoded; empty if that cannot be done."""
-        span = find_span(folders, letter.ref, self._policy)
+    def _encoded_again(self, letter: DeadLetter, span: Span | None) -> bytes:
+        """A dead letter, made of its span if a journal still holds that; empty if that cannot be done."""
         is_kept = policies.keeps_session(self._policy, letter.ref.session_id)
         if not is_kept or (span is not None and not policies.keeps_span(self._policy, span)):
             why: object = "the policy leaves it out"
