@@ -402,7 +402,8 @@ def test_a_member_of_an_enum_with_attributes_is_its_value_beside_a_value_that_js
     attrs = pytest.importorskip("attrs")
     with_cost = attrs.make_class("WithCost", {"cost": attrs.field()}, slots=False)
     Plan: Any = enum.Enum("Plan", {"BASIC": 1}, type=with_cost)
-    assert (jsonvalue.encode(Plan.BASIC), jsonvalue.encode([Plan.BASIC, 1j])) == (b"1", b'[1,"1j"]')
+    value = jsonvalue.encode(Plan.BASIC.value)  # which some versions of Python make an object of that type
+    assert (jsonvalue.encode(Plan.BASIC), jsonvalue.encode([Plan.BASIC, 1j])) == (value, b'[%b,"1j"]' % value)
 
 
 @pytest.mark.parametrize(
