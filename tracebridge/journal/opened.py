@@ -14,7 +14,7 @@ import msgspec
 
 from tracebridge.journal import layout
 from tracebridge.journal.locking import lock
-from tracebridge.journal.log_file import missing_newline
+from tracebridge.journal.log_file import missing_newline, open_or_create
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LARGE: Final = 4 << 20
 """The size in bytes from which the log is begun anew."""
 
-_CREATE_ATTEMPTS: Final = 4
 _FIRST_LINE: Final = b"log "
 _ID_BYTES: Final = 16
 _FIRST_LINE_SIZE: Final = len(_FIRST_LINE) + 2 * _ID_BYTES + 1
@@ -148,22 +147,11 @@ class OpenedLog:
                 os.close(descriptor)
 
     def _open(self) -> int:
-        descriptor = self._create()
+        descriptor = open_or_create(self._path)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise OSError(errno.EINVAL, "is not a regular file", str(self._path))
         return descriptor
-
-    def _create(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        for _ in range(_CREATE_ATTEMPTS):
-            try:
-                return os.open(self._path, flags, 0o666)
-            except FileNotFoundError:
-                # the folder above may be deleted at this moment
-                with suppress(FileNotFoundError):
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self._path, flags, 0o666)
 
 
 def _begin(descriptor: int) -> None:

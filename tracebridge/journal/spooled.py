@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tracebridge.journal import layout
-from tracebridge.journal.log_file import append_lines
+from tracebridge.journal.log_file import append_lines, open_or_create
 
 
 class Spooled(msgspec.Struct, frozen=True, array_like=True):
@@ -105,9 +105,8 @@ class SpooledLog:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Open the log alone, as it stands at its path."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = open_or_create(self._path)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 # it may have been replaced while its lock was waited for

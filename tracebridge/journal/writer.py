@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,6 +21,7 @@ from tracebridge.interruption import is_interruption
 from tracebridge.journal import layout
 from tracebridge.journal.deleted import DeletedFile
 from tracebridge.journal.locking import lock
+from tracebridge.journal.log_file import CREATE_ATTEMPTS, open_or_create
 from tracebridge.journal.metadata import write_metadata
 from tracebridge.journal.opened import OpenedLog
 from tracebridge.trouble import Trouble
@@ -37,7 +37,6 @@ MAX_OPEN_FILES: Final = 256
 _CHECK_NS: Final = 1_000_000_000
 _HALF_LINE_WAIT_S: Final = 0.002
 _OPEN_ATTEMPTS: Final = 20
-_CREATE_ATTEMPTS: Final = 4
 _AT_ONCE: Final = -(1 << 63)
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _LOST: Final = "The event is lost; recording goes on by itself once the cause is gone"
@@ -435,21 +434,15 @@ class JournalFile:
         raise FileNotFoundError(errno.ENOENT, "is deleted as fast as it is created", str(self._path))
 
     def _create(self) -> int:
-        # a pipe in the place of the file must not hold up the agent
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-        for _ in range(_CREATE_ATTEMPTS):
+        for _ in range(CREATE_ATTEMPTS):
             try:
-                return os.open(self._path, flags, 0o666)
-            except FileNotFoundError:
-                # the folder above may be deleted at this moment
-                with suppress(FileNotFoundError):
-                    self._folder.mkdir(parents=True, exist_ok=True)
+                return open_or_create(self._path)
             except OSError as error:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
                 # the agent needs descriptors more than we do
                 self._journal.close_idle(MAX_OPEN_FILES, but=self, frees_descriptors=True)
-        return os.open(self._path, flags, 0o666)
+        return open_or_create(self._path)
 
     def _end_half_line(self) -> int:
         """Return the size of the file, of which the last line is whole then."""
