@@ -7,7 +7,7 @@ that stores out of order within its lag, nor one that does both while it catches
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -215,6 +215,28 @@ def missing(reader: Reader, refs: Collection[SpanRef], *, by_trace: bool) -> lis
             if not places:
                 return []
     return sorted(places.values())
+
+
+def missing_trace_by_trace(reader: Reader, refs: Sequence[SpanRef]) -> list[int]:
+    """The places in `refs` of the spans that the backend does not show, or of whose trace it shows a part only.
+
+    Raises:
+        BackendError: the backend could not be read.
+    """
+    try:
+        return missing(reader, refs, by_trace=True)
+    except IncompleteAnswerError:
+        pass  # asked for together, what one of them lacks says nothing of the others
+    traces: dict[str, list[int]] = {}
+    for place, ref in enumerate(refs):
+        traces.setdefault(ref.trace_id, []).append(place)
+    absent: list[int] = []
+    for places in traces.values():
+        try:
+            absent += [places[number] for number in missing(reader, [refs[place] for place in places], by_trace=True)]
+        except IncompleteAnswerError:
+            absent += places
+    return sorted(absent)
 
 
 def _by_trace(refs: Iterable[SpanRef]) -> list[Query]:

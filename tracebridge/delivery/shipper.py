@@ -32,17 +32,17 @@ from tracebridge.delivery.pace import Pace
 from tracebridge.delivery.prior import Prior, SpanId
 from tracebridge.delivery.read_back import ReadBack
 from tracebridge.delivery.receipts import receipt_of
-from tracebridge.delivery.records import Batch, DeadLetter, SpanRef, Suspicion
+from tracebridge.delivery.records import Batch, DeadLetter, Suspicion
 from tracebridge.delivery.rules import Rules
 from tracebridge.delivery.senders import Senders
-from tracebridge.delivery.settle import Settled, Settlement, missing
+from tracebridge.delivery.settle import Settled, Settlement, missing_trace_by_trace
 from tracebridge.delivery.splitting import halves, part_of, within
 from tracebridge.delivery.state import State
 from tracebridge.delivery.steady_clock import SteadyClock
 from tracebridge.delivery.switched_off import switch_on
 from tracebridge.delivery.unforked import unforked
 from tracebridge.delivery.watch import SessionKey, SessionWatch
-from tracebridge.errors import BackendError, IncompleteAnswerError
+from tracebridge.errors import BackendError
 from tracebridge.journal import layout
 from tracebridge.log import log
 from tracebridge.session_stream import SessionStream
@@ -467,33 +467,13 @@ class Shipper:
             return []
         try:
             # they may be of any time, and of few traces
-            absent = self._absent_of([letter.ref for letter in letters])
+            absent = set(missing_trace_by_trace(self._read_back.reader(), [letter.ref for letter in letters]))
         except BackendError as error:
             self._cannot_read_back(error)
             return []
         self._read_back.worked()
         self._state.dead.found(self._target, [one for place, one in enumerate(letters) if place not in absent])
         return [letters[place] for place in sorted(absent)]
-
-    def _absent_of(self, refs: list[SpanRef]) -> set[int]:
-        """The places of the spans that the backend does not show, or of which it shows a part of their trace only."""
-        reader = self._read_back.reader()
-        try:
-            return set(missing(reader, refs, by_trace=True))
-        except IncompleteAnswerError:
-            pass
-        traces: dict[str, list[int]] = {}
-        for place, ref in enumerate(refs):
-            traces.setdefault(ref.trace_id, []).append(place)
-        absent: set[int] = set()
-        for places in traces.values():
-            try:
-                found_missing = missing(reader, [refs[place] for place in places], by_trace=True)
-            except IncompleteAnswerError:
-                absent.update(places)
-            else:
-                absent.update(places[number] for number in found_missing)
-        return absent
 
     def _encoded_again(self, letter: DeadLetter, span: Span | None) -> bytes:
         """A dead letter, made of its span if a journal still holds that; empty if that cannot be done."""
