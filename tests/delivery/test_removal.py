@@ -282,14 +282,14 @@ def test_two_that_finish_at_once_what_a_crash_left_do_not_trip_over_each_other(r
             """Another process is just as far."""
             super().forget_session(folder, session, head)
             state = rig.state()
-            sweep(state, rig.trace_dir)
+            sweep(state, folder, rig.trace_dir)
             state.close()
 
     for name in ("a", "b"):
         events = write_session(rig.trace_dir, name)
         assert deletion.remove(rig.trace_dir, events.parent, events.stat().st_size) == ""
     state = Other(layout.state_file(rig.trace_dir))
-    sweep(state, rig.trace_dir)
+    sweep(state, state.folder(rig.trace_dir), rig.trace_dir)
     state.close()
     assert list(deletion.removed(rig.trace_dir)) == []
 

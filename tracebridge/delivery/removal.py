@@ -87,15 +87,18 @@ class _Owed:
         """Why the sink needs the session's files; empty if it does not."""
         folder_name, events = candidate.folder.name, layout.events_file(candidate.folder)
         is_all_read = is_read(events, self._positions.get(folder_name, 0), candidate.size)
-        cursor = self._state.cursor(self.target, self._folder, folder_name)
-        is_another_one = cursor is not None and is_another(events, cursor.head)
-        if not is_all_read or is_another_one or candidate.session_id in self._in_flight:
+        if not is_all_read or candidate.session_id in self._in_flight or self._was_replaced(folder_name, events):
             return f"not all of it is delivered to {self.name}"
         if folder_name in self._deadlines:
             return f"something of it is still open for {self.name}"
         if candidate.session_id in self._dead:
             return f"{self.name} has dead letters of it"
         return ""
+
+    def _was_replaced(self, folder_name: str, events: Path) -> bool:
+        """Whether the file is another one than that which was read."""
+        cursor = self._state.cursor(self.target, self._folder, folder_name)
+        return cursor is not None and is_another(events, cursor.head)
 
 
 class _OwedThoughOff(_Owed):
@@ -191,7 +194,7 @@ class Removal:
             OSError: the folder cannot be changed.
         """
         if not dry_run:
-            sweep(self._state, self._trace_dir)
+            sweep(self._state, self._folder, self._trace_dir)
         defective = [_OwedWithDefect(sink) for sink in self._settings.defective_sinks]
         owed: list[_Owed | _OwedWithDefect] = [*self._owed(), *defective]
         result = Removed(sessions=[], bytes=0, refused=[])
@@ -224,7 +227,7 @@ class Removal:
             raise
         if reason:
             self._withdraw(noted)
-        sweep(self._state, self._trace_dir)
+        sweep(self._state, self._folder, self._trace_dir)
         return reason
 
     def _withdraw(self, noted: Spooled | None) -> None:
@@ -307,13 +310,17 @@ class Removal:
         return ""
 
 
-def sweep(state: State, trace_dir: Path) -> None:
+def sweep(state: State, folder: int, trace_dir: Path) -> None:
     """Forget and delete what was taken out of its place, by this process or by one that died.
+
+    Args:
+        state: what is to forget it.
+        folder: the number of the trace folder in it.
+        trace_dir: the trace folder.
 
     Raises:
         OSError: it cannot be deleted.
     """
-    folder = state.folder(trace_dir)
     for gone in deletion.removed(trace_dir):
         try:
             with gone.path.open("rb") as file:

@@ -82,7 +82,7 @@ def return_files(
     log, returning = SpooledLog(settings.trace_dir), _returning(settings.trace_dir)
     staging = layout.state_folder(settings.trace_dir) / "returning"
     # else what a spool that was killed had still to forget would be forgotten of what is back
-    sweep(state, settings.trace_dir)
+    sweep(state, state.folder(settings.trace_dir), settings.trace_dir)
     # of what a killed run has noted as restored, that is still to be moved which it has not moved
     unmoved = {name: notes for name, notes in returning.sessions().items() if _has_journal(staging / name)}
     spooled = unmoved | log.sessions()
