@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracebridge.event import LLM_REQUEST, LLM_RESPONSE, TOOL_CALL, TOOL_RESULT
 from tracebridge.interruption import is_interruption
-from tracebridge.recording.copying import itself, refused
+from tracebridge.recording.copying import Handle
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tracebridge.recording.session import Session
 
 
-class LlmCall:
+class LlmCall(Handle):
     """One call of a model. It begins with the block, and ends with `finish`, or else with the block.
 
     An exception that leaves the block before `finish` is recorded as the call's error, and goes on untouched.
@@ -24,10 +24,6 @@ class LlmCall:
     """
 
     __slots__ = ("_first_token_ns", "_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
-
-    __copy__ = itself
-    __deepcopy__ = itself
-    __reduce_ex__ = refused
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session
@@ -134,7 +130,7 @@ class LlmCall:
         _end(self._session, LLM_RESPONSE, data, self._place, self._started_ns, duration_ms)
 
 
-class ToolCall:
+class ToolCall(Handle):
     """One call of a tool. A turn that is opened inside the block is a sub-agent that works for this call.
 
     An exception that leaves the block before `finish` is recorded as the call's error, and goes on untouched.
@@ -143,10 +139,6 @@ class ToolCall:
     """
 
     __slots__ = ("_inner_entries", "_is_finished", "_place", "_request", "_session", "_started_ns")
-
-    __copy__ = itself
-    __deepcopy__ = itself
-    __reduce_ex__ = refused
 
     def __init__(self, session: Session, request: dict[str, Any]) -> None:
         self._session = session

@@ -6,23 +6,29 @@ another process.
 
 from __future__ import annotations
 
-from typing import NoReturn, SupportsIndex, TypeVar
-
-Handle = TypeVar("Handle")
+from typing import NoReturn, Self, SupportsIndex
 
 
-def itself(handle: Handle, memo: object = None) -> Handle:
-    """As `__copy__` and as `__deepcopy__`: what is recorded through a copy belongs to the same run."""
-    return handle
+class Handle:
+    """What an agent holds of something that is being recorded."""
 
+    __slots__ = ()
 
-def refused(handle: object, protocol: SupportsIndex) -> NoReturn:
-    """As `__reduce_ex__`: say what to do instead.
+    def __copy__(self) -> Self:
+        """What is recorded through a copy belongs to the same run."""
+        return self
 
-    Raises:
-        TypeError: always, as Python does for what cannot be pickled.
-    """
-    raise TypeError(
-        f"a {type(handle).__name__} of tracebridge stays in the process that made it and cannot be pickled: "
-        "pass the session's `session_id`, and open the session there with `trace_session`"
-    )
+    def __deepcopy__(self, memo: object) -> Self:
+        """The same."""
+        return self
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Say what to do instead.
+
+        Raises:
+            TypeError: always, as Python does for what cannot be pickled.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} of tracebridge stays in the process that made it and cannot be pickled: "
+            "pass the session's `session_id`, and open the session there with `trace_session`"
+        )

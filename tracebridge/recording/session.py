@@ -20,7 +20,7 @@ from tracebridge.event import (
 )
 from tracebridge.interruption import is_interruption
 from tracebridge.recording.call import LlmCall, ToolCall, llm_response, milliseconds, tool_result
-from tracebridge.recording.copying import itself, refused
+from tracebridge.recording.copying import Handle
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.pairing import OpenCall
 from tracebridge.recording.place import INNERMOST, Place
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tracebridge.recording.tracer import Tracer
 
 
-class Session:
+class Session(Handle):
     """One run of a session: what happens in one `with trace_session(...)` block.
 
     No method raises because of tracing. In a session that is not recorded, because tracing is switched off or
@@ -46,10 +46,6 @@ class Session:
     A handle that is entered again while it is open goes on with its run, which ends with the block that is left last.
     One that is entered again after that begins another run.
     """
-
-    __copy__ = itself
-    __deepcopy__ = itself
-    __reduce_ex__ = refused
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from tracebridge.interruption import is_interruption
 from tracebridge.journal.writer import Journal
 from tracebridge.policy import keeps_session
 from tracebridge.recording.clock import Clock
-from tracebridge.recording.copying import itself, refused
+from tracebridge.recording.copying import Handle
 from tracebridge.recording.ids import IdSource
 from tracebridge.recording.propagation import propagation
 from tracebridge.recording.run import Capture, Run
@@ -60,16 +60,12 @@ class Shipper(Protocol):
         ...
 
 
-class Tracer:
+class Tracer(Handle):
     """Records sessions as one configuration says. Most programs need only the default one.
 
     Raises:
         ConfigurationError: the configuration has a mistake. Nothing else that a tracer does raises.
     """
-
-    __copy__ = itself
-    __deepcopy__ = itself
-    __reduce_ex__ = refused
 
     def __init__(
         self,

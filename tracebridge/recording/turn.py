@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracebridge.event import TURN_END, TURN_START
-from tracebridge.recording.copying import itself, refused
+from tracebridge.recording.copying import Handle
 from tracebridge.recording.failure import failure_of
 from tracebridge.recording.place import Place
 from tracebridge.recording.run import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tracebridge.recording.session import Session
 
 
-class Turn:
+class Turn(Handle):
     """One turn of a session.
 
     A turn that is opened inside a tool call is a sub-agent that works for that call, one that is opened
@@ -26,10 +26,6 @@ class Turn:
     """
 
     __slots__ = ("_inner_entries", "_place", "_remote", "_started_ns", "extra", "output", "session", "user_input")
-
-    __copy__ = itself
-    __deepcopy__ = itself
-    __reduce_ex__ = refused
 
     def __init__(
         self, session: Session, user_input: Any, extra: dict[str, Any], remote: TraceContext | None = None
