@@ -10,6 +10,7 @@ import msgspec
 
 from tracebridge.secret import Secret
 from tracebridge_otlp.address import is_http_url
+from tracebridge_otlp.durations import RequestSeconds, Seconds
 
 Host = Annotated[
     str,
@@ -20,9 +21,6 @@ Host = Annotated[
 ]
 _SECRET_KEY: Final = "sk-lf-"
 """How the secret keys begin that LangFuse makes; whoever chooses their own may begin them otherwise."""
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
-RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=2_147_483)]
-"""24 days at most, as sockets count milliseconds in 31 bits."""
 
 
 class LangfuseSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,14 +13,12 @@ from tracebridge.secret import Secret
 from tracebridge_otel.limit import SMALLEST
 from tracebridge_otel.names import is_taken
 from tracebridge_otlp.address import is_http_url
+from tracebridge_otlp.durations import RequestSeconds, Seconds
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["gzip", "none"]
 Semconv = Literal["genai", "openinference"]
 Backend = Literal["jaeger", "tempo"]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
-RequestSeconds = Annotated[float, msgspec.Meta(gt=0, le=2_147_483)]
-"""24 days at most, as sockets count milliseconds in 31 bits."""
 AttributeBytes = Annotated[int, msgspec.Meta(ge=0)]
 
 _DEFAULT_ENDPOINT: Final[Mapping[Protocol, str]] = {
