@@ -32,7 +32,7 @@ def call_around_fork(*, before: Method, in_parent: Method, in_child: Method) -> 
 class _Lineage:
     """The place of this process among those that were forked from one another."""
 
-    __slots__ = ("generation",)
+    __slots__ = ("__weakref__", "generation")
 
     def __init__(self) -> None:
         self.generation = 0
@@ -40,10 +40,6 @@ class _Lineage:
 
     def in_child(self) -> None:
         self.generation += 1
-
-
-LINEAGE: Final = _Lineage()
-"""Tells what was made before a fork from what was made after it, for less than asking the system costs."""
 
 
 class _Hooks:
@@ -89,5 +85,8 @@ class _Hooks:
 
 
 _HOOKS = _Hooks()
-os.register_at_fork(after_in_child=LINEAGE.in_child)
 os.register_at_fork(before=_HOOKS.before, after_in_parent=_HOOKS.in_parent, after_in_child=_HOOKS.in_child)
+
+LINEAGE: Final = _Lineage()
+"""Tells what was made before a fork from what was made after it, for less than asking the system costs."""
+call_in_forked_child(LINEAGE.in_child)
