@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import weakref
 
 import pytest
 
+from tests.forking import in_child
 from tracebridge import fork
 from tracebridge.fork import call_around_fork, call_in_forked_child
 
@@ -37,16 +37,7 @@ class Told:
 
 def log_of_child(log: list[str]) -> list[str]:
     """Fork, and return what the child's log holds."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, "\n".join(log).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read().splitlines()
-    os.waitpid(child, 0)
-    return told
+    return in_child(lambda: "\n".join(log)).splitlines()
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.forking import in_child
 from tests.open_files import open_files_below
 from tests.waiting import grace_s
 from tracebridge.delivery.connection import FORK_WAIT_S, Connection
@@ -32,25 +32,6 @@ def connection(path: Path) -> Iterator[Connection]:
     connection.execute("CREATE TABLE number (value INTEGER)")
     yield connection
     connection.close()
-
-
-def in_child(work: Callable[[], str]) -> str:
-    """Fork, and return what `work` gives in the child."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            signal.alarm(20)
-            told = work()
-        except BaseException as error:
-            told = f"{type(error).__name__}: {error}"
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read()
-    os.waitpid(child, 0)
-    return told
 
 
 def test_the_parent_goes_on_and_the_child_cannot_use_what_it_inherited(path: Path, connection: Connection) -> None:

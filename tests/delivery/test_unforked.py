@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from types import FrameType
 
 import pytest
 
+from tests.forking import in_child
 from tests.waiting import until
 from tracebridge.delivery import unforked as module
 from tracebridge.delivery.unforked import unforked
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
-def said_by_child(log: list[str]) -> str:
-    """Fork, and return what the child finds in the log."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, " ".join(log).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
 
 
 def names_of(frame: FrameType | None) -> list[str]:
@@ -47,10 +33,10 @@ def test_a_fork_waits_for_the_block_of_another_thread_and_goes_on_in_its_own() -
     thread = threading.Thread(target=work)
     thread.start()
     entered.wait()
-    assert said_by_child(log) == "over"
+    assert in_child(lambda: " ".join(log)) == "over"
     thread.join()
     with unforked():
-        assert said_by_child(log) == "over"
+        assert in_child(lambda: " ".join(log)) == "over"
 
 
 def test_a_block_that_does_not_end_holds_up_no_other_block_and_no_second_fork(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,11 +52,11 @@ def test_a_block_that_does_not_end_holds_up_no_other_block_and_no_second_fork(mo
     thread.start()
     entered.wait()
     with unforked():
-        assert said_by_child(["forked"]) == "forked"
+        assert in_child(lambda: "forked") == "forked"
     # a second wait would not end in the time of a test
     monkeypatch.setattr(module, "FORK_WAIT_S", 3600.0)
-    assert said_by_child(["forked again"]) == "forked again"
+    assert in_child(lambda: "forked again") == "forked again"
     forked.set()
     thread.join()
     with unforked():
-        assert said_by_child(["forked"]) == "forked"
+        assert in_child(lambda: "forked") == "forked"

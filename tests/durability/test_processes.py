@@ -327,20 +327,19 @@ def record(workplace: Workplace, session: str) -> None:
     tracer.shutdown()
 
 
+def run_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment(), capture_output=True, text=True, timeout=50, check=False
+    )
+
+
 @pytest.mark.parametrize(
     "method", ["spawn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "fork"))]
 )
 def test_multiprocessing_delivers_everything_once(workplace: Workplace, tmp_path: Path, method: str) -> None:
     program = tmp_path / "program.py"
     program.write_text(MULTIPROCESSING)
-    ran = subprocess.run(
-        [sys.executable, program, method, workplace.config],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    ran = run_python(program, method, workplace.config)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert set(journal_events(workplace.trace_dir)) == {"parent", *(f"{method}-{number}" for number in range(3))}
     workplace.call("ship")
@@ -349,14 +348,7 @@ def test_multiprocessing_delivers_everything_once(workplace: Workplace, tmp_path
 
 @pytest.mark.parametrize("how", ["exit", "raise"])
 def test_a_child_that_is_forked_in_open_blocks_ends_none_of_them(workplace: Workplace, how: str) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_IN_BLOCKS, str(workplace.config), how],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    ran = run_python("-W", "ignore::DeprecationWarning", "-c", FORKED_IN_BLOCKS, workplace.config, how)
     assert ran.returncode == 0, ran.stderr
     journal = journal_events(workplace.trace_dir)
     assert [(event["event_type"], event["data"].get("error")) for event in journal["s"]] == [
@@ -376,14 +368,7 @@ def test_a_child_that_is_forked_in_open_blocks_ends_none_of_them(workplace: Work
 def test_a_child_that_is_forked_while_its_parent_imports_a_sink_imports_and_ships_it_as_well(
     workplace: Workplace,
 ) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_WHILE_IMPORTING, str(workplace.config)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    ran = run_python("-W", "ignore::DeprecationWarning", "-c", FORKED_WHILE_IMPORTING, workplace.config)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert_everything_is_delivered_once(workplace)
 

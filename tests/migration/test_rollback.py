@@ -451,13 +451,19 @@ def test_a_sink_whose_share_was_raised_between_two_deletions_gets_all_that_is_ba
     assert {sink: verdict["counts"] for sink, verdict in workplace.verdicts().items()} == {"langfuse": {}, "otel": {}}
 
 
-def test_a_session_comes_back_beside_what_the_spool_has_left_in_its_folder(workplace: Workplace) -> None:
+def annotated_and_spooled(workplace: Workplace) -> tuple[Path, dict[str, Any]]:
+    """A spool has deleted a session beside a file of the user's: its folder, and what was recorded, by session."""
     workplace.record("annotated")
     originals = journal_events(workplace.trace_dir)
     folder = workplace.trace_dir / "session-annotated"
     (folder / "notes.txt").write_text("mine")
     workplace.call(*OFF)
     empty(workplace)
+    return folder, originals
+
+
+def test_a_session_comes_back_beside_what_the_spool_has_left_in_its_folder(workplace: Workplace) -> None:
+    folder, originals = annotated_and_spooled(workplace)
     assert [file.name for file in folder.iterdir()] == ["notes.txt"]
     ran = workplace.call("migrate", "rollback")
     assert (ran.returncode, journal_events(workplace.trace_dir)) == (0, originals)
@@ -467,12 +473,7 @@ def test_a_session_comes_back_beside_what_the_spool_has_left_in_its_folder(workp
 def test_a_session_beside_a_file_that_was_left_is_back_though_the_rollback_is_killed_as_it_comes(
     workplace: Workplace,
 ) -> None:
-    workplace.record("annotated")
-    originals = journal_events(workplace.trace_dir)
-    folder = workplace.trace_dir / "session-annotated"
-    (folder / "notes.txt").write_text("mine")
-    workplace.call(*OFF)
-    empty(workplace)
+    folder, originals = annotated_and_spooled(workplace)
     at_backend = stored(workplace)
     line = [sys.executable, "-c", KILLED_BEHIND_THE_LINK, "--config", str(workplace.config), "migrate", "rollback"]
     ran = subprocess.run(line, env=environment(), cwd=workplace.folder, check=False, timeout=50)
